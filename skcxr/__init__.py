@@ -1,0 +1,85 @@
+"""scikit-learn compatible deep learning for chest radiographs. For research only."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from skcxr._exceptions import (
+        DatasetError,
+        ImageReadError,
+        InputError,
+        MissingDependencyError,
+        PatientWarning,
+        SkcxrError,
+        SkcxrWarning,
+        WeightsError,
+    )
+    from skcxr.classifier import CXRClassifier
+    from skcxr.datasets import load_cxr_folder, make_cxr_phantoms
+    from skcxr.images import read_image
+    from skcxr.preprocessing import ImageLoader
+
+__version__ = "0.1.0.dev0"
+
+# name -> the module that has it; imported when it is first asked for, so that `import skcxr`
+# does not wait for torch
+_HOME = {
+    "CXRClassifier": "classifier",
+    "DatasetError": "_exceptions",
+    "ImageLoader": "preprocessing",
+    "ImageReadError": "_exceptions",
+    "InputError": "_exceptions",
+    "MissingDependencyError": "_exceptions",
+    "PatientWarning": "_exceptions",
+    "SkcxrError": "_exceptions",
+    "SkcxrWarning": "_exceptions",
+    "WeightsError": "_exceptions",
+    "load_cxr_folder": "datasets",
+    "make_cxr_phantoms": "datasets",
+    "read_image": "images",
+}
+_MODULES = (
+    "augmentation",
+    "batches",
+    "classifier",
+    "cli",
+    "datasets",
+    "images",
+    "networks",
+    "preprocessing",
+    "training",
+)
+
+__all__ = [
+    "CXRClassifier",
+    "DatasetError",
+    "ImageLoader",
+    "ImageReadError",
+    "InputError",
+    "MissingDependencyError",
+    "PatientWarning",
+    "SkcxrError",
+    "SkcxrWarning",
+    "WeightsError",
+    "__version__",
+    "load_cxr_folder",
+    "make_cxr_phantoms",
+    "read_image",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"skcxr.{_HOME[name]}"), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"skcxr.{name}")
+    else:
+        raise AttributeError(f"module 'skcxr' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

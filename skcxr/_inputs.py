@@ -1,0 +1,120 @@
+"""X, as the classifier sees it: files, images or rows, with the range of their pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from skcxr._exceptions import InputError
+from skcxr.batches import as_images, as_paths
+from skcxr.images import to_unit
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Images:
+    """A checked X.
+
+    Parameters
+    ----------
+    items : list of str or ndarray of shape (n, H, W) or (n, H, W, 3)
+        Paths or pixels.
+    kind : {"paths", "images", "rows"}
+        What X was.
+    pixel_range : (float, float)
+        Lowest and highest pixel; (0, 1) for files, integers and bool.
+    """
+
+    items: list[str] | Array
+    kind: Literal["paths", "images", "rows"]
+    pixel_range: tuple[float, float] = (0.0, 1.0)
+
+    @property
+    def is_float64(self) -> bool:
+        """Whether these are rows that came in double precision."""
+        return self.kind == "rows" and self.items.dtype == np.float64  # type: ignore[union-attr]
+
+    def take(self, indices: Array) -> Images:
+        """The images at `indices`."""
+        if len(indices) == len(self.items):
+            return self
+        if isinstance(self.items, list):
+            return replace(self, items=[self.items[i] for i in indices])
+        return replace(self, items=self.items[indices])
+
+
+def read_images(estimator: Any, X: Any, *, reset: bool) -> Images:
+    """Check X for a fit (`reset`) or against the fit that `estimator` has behind it."""
+    paths = as_paths(X)
+    if paths is not None:
+        images = Images(paths, "paths")
+    elif (pixels := as_images(X, estimator.channel_axis)) is not None:
+        images = Images(pixels, "images", _range(pixels))
+    else:
+        rows = validate_data(estimator, X, reset=reset, dtype="numeric")
+        rows = _as_float(rows)
+        images = Images(rows, "rows", _range(rows))
+    if reset:
+        if images.kind != "rows":  # what an earlier fit on a table has left
+            for name in ("n_features_in_", "feature_names_in_"):
+                vars(estimator).pop(name, None)
+    else:
+        _check_against_fit(estimator, images)
+    if images.kind == "rows":
+        shape = _row_shape(estimator.row_shape, images.items.shape[1])  # type: ignore[union-attr]
+        images = replace(images, items=images.items.reshape(-1, *shape))  # type: ignore[union-attr]
+    return images
+
+
+def _as_float(rows: Array) -> Array:
+    if rows.dtype in (np.uint8, np.uint16, np.bool_, np.float16):
+        return to_unit(rows)
+    return rows if rows.dtype == np.float32 else rows.astype(np.float64, copy=False)
+
+
+def _range(pixels: Array) -> tuple[float, float]:
+    if pixels.dtype.kind != "f":
+        return 0.0, 1.0
+    return float(pixels.min()), float(pixels.max())
+
+
+def _row_shape(row_shape: Any, n_features: int) -> tuple[int, int]:
+    if row_shape is None:
+        side = round(n_features**0.5)
+        return (side, side) if side * side == n_features else (1, n_features)
+    try:
+        height, width = (int(side) for side in row_shape)
+    except (TypeError, ValueError):
+        raise InputError(f"row_shape={row_shape!r} is not (height, width)") from None
+    if height < 1 or width < 1 or height * width != n_features:
+        raise InputError(
+            f"row_shape={row_shape!r} has {height * width} pixels, but X has {n_features} columns"
+        )
+    return height, width
+
+
+def _check_against_fit(estimator: Any, images: Images) -> None:
+    check_is_fitted(estimator)
+    settings = estimator._settings
+    if (images.kind == "rows") != settings.of_rows:
+        said = {"rows": "rows (2-D)", "images": "images (3-D or 4-D)", "paths": "paths"}
+        raise InputError(
+            f"X holds {said[images.kind]}, but the classifier was fitted on "
+            f"{'rows (2-D)' if settings.of_rows else 'images or paths'}"
+        )
+    low, high = images.pixel_range
+    fit_low, fit_high = settings.pixel_range
+    width = fit_high - fit_low
+    # an order of magnitude is another unit (0 to 255 for 0 to 1), not another exposure
+    too_wide = low < fit_low - 10 * width or high > fit_high + 10 * width
+    too_narrow = images.kind == "images" and 0 < high - low < width / 50 and high > low
+    if width > 0 and (too_wide or (too_narrow and width > 1.5)):
+        raise InputError(
+            f"X has pixels from {low:.6g} to {high:.6g}, but the classifier was fitted on pixels "
+            f"from {fit_low:.6g} to {fit_high:.6g}: bring them to the same unit (uint8 and uint16 "
+            "are scaled to [0, 1] by themselves, floats are taken as they are)"
+        )

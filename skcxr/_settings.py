@@ -1,0 +1,137 @@
+"""What the classifier's "auto" parameters become, by the kind of X."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from skcxr._exceptions import InputError, WeightsError
+from skcxr._inputs import Images
+from skcxr.augmentation import CXRAugmentation, PerImage
+from skcxr.batches import ImageDataset
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+_THUMBNAIL = 32  # images whose shorter side is at most this get the small network
+_PATH_SIZE = 128  # side in pixels to which image_size="auto" brings files
+_ARRAY_SIZE = 256  # and the longest side that it leaves to arrays
+_FULL_BATCH = 256  # the small network sees up to this many images at once
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A fit's settled parameters; the names are those of CXRClassifier."""
+
+    backbone: str | Callable[..., torch.nn.Module]
+    image_size: tuple[int, int]
+    max_epochs: int
+    batch_size: int
+    lr: float
+    augmentation: str | Callable[[torch.Tensor], torch.Tensor] | None
+    label_smoothing: float
+    device: str
+    dtype: str
+    pixel_range: tuple[float, float]
+    pixels: tuple[float, float] | None  # mean and standard deviation of rows
+    of_rows: bool
+
+    @property
+    def predict_batch_size(self) -> int:
+        """Images at a time in prediction: as much memory as 64 of 128 x 128 pixels."""
+        height, width = self.image_size
+        return min(1024, max(1, 64 * 128**2 // (height * width)))
+
+    def dataset(
+        self, images: Images, target: Any = None, weight: Any = None, ram_limit: int = 0
+    ) -> ImageDataset:
+        """Images as the network takes them."""
+        return ImageDataset(
+            images.items, self.image_size, target, weight, DTYPES[self.dtype], ram_limit
+        )
+
+    def augmenter(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """What changes a training batch."""
+        if self.augmentation is None:
+            return None
+        return CXRAugmentation() if self.augmentation == "cxr" else PerImage(self.augmentation)  # type: ignore[arg-type]
+
+
+def settle(estimator: Any, images: Images, weight: np.ndarray[Any, Any]) -> Settings:
+    """Settle the parameters of `estimator` for a fit on `images` with weights `weight`."""
+    if estimator.weights is not None:
+        raise WeightsError(
+            f"weights={estimator.weights!r} cannot be loaded: the networks of this version are "
+            "trained from scratch; set weights=None"
+        )
+    n_images = len(images.items)
+    image_size = _image_size(estimator.image_size, images)
+    backbone = estimator.backbone
+    if backbone == "auto":
+        backbone = "smallnet" if min(image_size) <= _THUMBNAIL else "cxrnet"
+    small = backbone == "smallnet"
+    epochs = 100 if small else max(15, min(60, round(60 * (250 / n_images) ** 0.5)))
+    batch_size = (n_images if n_images <= _FULL_BATCH else 64) if small else 32
+    lr = 0.03 if estimator.optimizer == "sgd" else 0.003
+    dtype = "float64" if images.is_float64 else "float32"
+    return Settings(
+        backbone=backbone,
+        image_size=image_size,
+        max_epochs=_unless_auto(estimator.max_epochs, epochs),
+        batch_size=_unless_auto(estimator.batch_size, batch_size),
+        lr=_unless_auto(estimator.lr, lr),
+        augmentation=_unless_auto(estimator.augmentation, "cxr" if backbone == "cxrnet" else None),
+        label_smoothing=0.05 if backbone == "cxrnet" else 0.0,
+        device=_device(estimator.device),
+        dtype=_unless_auto(estimator.dtype, dtype),
+        pixel_range=images.pixel_range,
+        pixels=_mean_and_std(images.items, weight) if images.kind == "rows" else None,
+        of_rows=images.kind == "rows",
+    )
+
+
+def _unless_auto(value: Any, auto: Any) -> Any:
+    return auto if isinstance(value, str) and value == "auto" else value
+
+
+def _image_size(image_size: Any, images: Images) -> tuple[int, int]:
+    if images.kind == "rows":
+        if not isinstance(image_size, str):
+            raise InputError(
+                f"image_size={image_size!r} is for files and images; the rows of a 2-D X are not "
+                "resized, their shape is row_shape="
+            )
+        return images.items.shape[1:]  # type: ignore[union-attr, return-value]
+    if isinstance(image_size, Sequence) and not isinstance(image_size, str):
+        if len(image_size) != 2 or not all(int(side) == side >= 1 for side in image_size):
+            raise InputError(f"image_size={image_size!r} is not (height, width) in pixels")
+        return int(image_size[0]), int(image_size[1])
+    if image_size != "auto":
+        return int(image_size), int(image_size)
+    if images.kind == "paths":
+        return _PATH_SIZE, _PATH_SIZE
+    height, width = images.items.shape[1:3]  # type: ignore[union-attr]
+    scale = min(1.0, _ARRAY_SIZE / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _mean_and_std(rows: Any, weight: np.ndarray[Any, Any]) -> tuple[float, float]:
+    weight = weight / weight.sum()
+    mean = float(weight @ rows.mean(axis=(1, 2), dtype=np.float64))
+    std = float(weight @ np.square(rows - mean).mean(axis=(1, 2), dtype=np.float64)) ** 0.5
+    return mean, std if std > 0 else 1.0
+
+
+def _device(device: str) -> str:
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device={device!r} cannot be used: {error}") from error
+    return device

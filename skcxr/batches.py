@@ -1,0 +1,311 @@
+"""Any accepted X -> torch batches ``(B, 1, H, W)``.
+
+    X -> kind ("paths", "images" or "rows") -> ImageDataset -> BatchLoader -> float batches
+
+Paths are decoded batch by batch; what is decoded is held in its own depth until `ram_limit`
+bytes are full and decoded again beyond, so that the numbers never depend on the limit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+
+from skcxr._exceptions import InputError, SkcxrError
+from skcxr.images import decode, resize, to_unit
+
+__all__ = ["BatchLoader", "ImageDataset", "as_images", "as_paths"]
+
+Array = np.ndarray[Any, Any]
+
+_PIXEL_TYPES = "uint8 (divided by 255), uint16 (divided by 65535), bool, or floats (as they are)"
+
+
+# --------------------------------------------------------------------------------------------
+# what is X?
+# --------------------------------------------------------------------------------------------
+
+
+def as_paths(X: Any) -> list[str] | None:
+    """X as a list of paths, or None where X is not about files.
+
+    Paths come as a list, tuple, 1-D array or Series of str or PathLike, or as one column of
+    these (a one-column DataFrame or an array of shape (n, 1)).
+
+    Raises
+    ------
+    InputError
+        X is a single path, or some entries are no paths.
+    """
+    if isinstance(X, str | bytes | os.PathLike):
+        raise InputError(f"X is the single path {os.fspath(X)!r}; pass a list: [path]")
+    if isinstance(X, list | tuple):
+        entries: Sequence[Any] = X
+    else:
+        dtypes = getattr(X, "dtypes", getattr(X, "dtype", None))
+        if not hasattr(X, "__array__") or getattr(dtypes, "kind", "O") not in "OUTS":
+            return None
+        array = np.asarray(X, dtype=object)
+        if array.ndim == 2 and array.shape[1] == 1:
+            array = array[:, 0]
+        if array.ndim != 1:
+            return None
+        entries = array.tolist()
+    if not any(isinstance(entry, str | os.PathLike) for entry in entries[:100]):
+        return None
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, str | os.PathLike) or not isinstance(os.fspath(entry), str):
+            raise InputError(
+                f"X holds paths, but X[{index}] is {entry!r} ({type(entry).__name__}); "
+                "every entry must be a str or os.PathLike"
+            )
+    return [os.fspath(entry) for entry in entries]
+
+
+def as_images(X: Any, channel_axis: int | str = "auto") -> Array | None:
+    """X as images ``(n, H, W)`` or ``(n, H, W, 3)``, or None where X is not 3-D or 4-D.
+
+    Nothing is copied: a channel axis is moved to the end or, where it is 1, dropped.
+
+    Raises
+    ------
+    InputError
+        Images of different sizes, an unknown pixel type, pixels that are not finite, no pixels,
+        or a channel axis that is missing or cannot be told.
+    """
+    if isinstance(X, list | tuple) and len(X) and np.ndim(X[0]) >= 2:
+        shapes = [np.shape(x) for x in X]
+        for index, shape in enumerate(shapes):
+            if shape != shapes[0]:
+                raise InputError(
+                    f"X[0] has shape {shapes[0]} but X[{index}] has shape {shape}; images in an "
+                    "array share one size: pass their paths, or resize them first"
+                )
+    elif getattr(X, "ndim", 0) not in (3, 4):
+        return None
+    images = np.asarray(X)
+    if images.ndim not in (3, 4):
+        return None
+    if images.dtype not in (np.uint8, np.uint16, np.bool_) and images.dtype.kind != "f":
+        raise InputError(f"X holds images of type {images.dtype}; pixels must be {_PIXEL_TYPES}")
+    if 0 in images.shape:
+        raise InputError(f"X has shape {images.shape}: found 0 sample(s) or images without pixels")
+    if images.ndim == 4:
+        images = _channels_last(images, channel_axis)
+    if images.dtype.kind == "f":
+        for index, image in enumerate(images):
+            if not np.isfinite(image).all():
+                raise InputError(f"Input X contains NaN or infinity in image {index}")
+    return images
+
+
+def _channels_last(images: Array, channel_axis: int | str) -> Array:
+    shape = images.shape
+    if channel_axis == "auto":
+        axes = [axis for axis in (1, 3) if shape[axis] in (1, 3)]
+        if len(axes) != 1:
+            which = "more than one axis" if axes else "no axis"
+            raise InputError(
+                f"X has shape {shape}, where {which} can be the channels (1 or 3 of them, second "
+                "or last); set channel_axis=1 or channel_axis=-1"
+                + ("" if axes else ", or pass gray images as (n, H, W)")
+            )
+        axis = axes[0]
+    else:
+        axis = int(channel_axis) % 4
+        if shape[axis] not in (1, 3):
+            raise InputError(
+                f"X has shape {shape}, so channel_axis={channel_axis} means {shape[axis]} "
+                "channels; 1 (gray) and 3 (RGB) are read"
+            )
+    images = np.moveaxis(images, axis, -1)
+    return images[..., 0] if images.shape[-1] == 1 else images
+
+
+def to_gray(images: Array) -> Array:
+    """The luminance of RGB pixels ``(..., 3)`` in their own type, as Pillow computes it.
+
+    ITU-R BT.601: 0.299 R + 0.587 G + 0.114 B; equal channels give exactly their value.
+    """
+    red, green, blue = (images[..., i] for i in range(3))
+    if images.dtype == np.bool_:
+        return to_gray(images.astype(np.float32))
+    if images.dtype == np.uint8:
+        r, g, b = (channel.astype(np.uint32) for channel in (red, green, blue))
+        return ((19595 * r + 38470 * g + 7471 * b + 0x8000) >> 16).astype(np.uint8)
+    kind = np.float64 if images.dtype.itemsize > 4 else np.float32
+    r, g, b = (channel.astype(kind) for channel in (red, green, blue))
+    gray = g + kind(0.299) * (r - g) + kind(0.114) * (b - g)
+    return np.rint(gray).astype(np.uint16) if images.dtype == np.uint16 else gray
+
+
+# --------------------------------------------------------------------------------------------
+# batches
+# --------------------------------------------------------------------------------------------
+
+
+class ImageDataset(Dataset[Any]):
+    """Images (and their labels and weights), handed out in whole batches.
+
+    Parameters
+    ----------
+    items : list of str or ndarray of shape (n, H, W) or (n, H, W, 3)
+        Paths, or images as :func:`as_images` gives them.
+    size : (int, int)
+        Height and width in pixels of what comes out.
+    target : ndarray of shape (n,) of int64 or None, default=None
+        Class of each image.
+    weight : ndarray of shape (n,) or None, default=None
+        Weight of each image; None for 1.
+    dtype : torch.dtype, default=torch.float32
+        Type of the pixels and weights that come out.
+    ram_limit : int, default=0
+        Bytes of decoded or resized images to hold for the next epochs.
+    """
+
+    def __init__(
+        self,
+        items: list[str] | Array,
+        size: tuple[int, int],
+        target: Array | None = None,
+        weight: Array | None = None,
+        dtype: torch.dtype = torch.float32,
+        ram_limit: int = 0,
+    ) -> None:
+        n = len(items)
+        self.items = items
+        self.size = size
+        self.dtype = dtype
+        self.target = torch.zeros(n, dtype=torch.int64) if target is None else torch.tensor(target)
+        self.weight = torch.ones(n, dtype=dtype) if weight is None else torch.tensor(weight, dtype=dtype)
+        self.ram_left = ram_limit
+        self._held: dict[int, Array] = {}
+        self._as_given = isinstance(items, np.ndarray) and items.shape[1:3] == size
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: list[int]) -> Any:
+        try:
+            pixels = torch.from_numpy(self._pixels(indices))[:, None]
+        except SkcxrError as error:
+            if get_worker_info() is None:
+                raise
+            return error  # torch would turn it into a RuntimeError; BatchLoader raises it
+        return pixels.to(self.dtype), (self.target[indices], self.weight[indices])
+
+    def _pixels(self, indices: list[int]) -> Array:
+        """Unit pixels, (B, H, W)."""
+        if self._as_given:
+            block = self.items[indices]  # type: ignore[call-overload]
+            block = to_gray(block) if block.ndim == 4 else block
+            return block if block.dtype == np.float64 else to_unit(block)
+        missing = [index for index in indices if index not in self._held]
+        n_threads = min(torch.get_num_threads(), len(missing))
+        if n_threads > 1:
+            with ThreadPoolExecutor(n_threads) as threads:
+                fresh = dict(zip(missing, threads.map(self._read, missing), strict=True))
+        else:
+            fresh = {index: self._read(index) for index in missing}
+        images = [self._held[index] if index in self._held else fresh[index] for index in indices]
+        for index, image in fresh.items():
+            if image.nbytes <= self.ram_left:
+                self._held[index] = image
+                self.ram_left -= image.nbytes
+        if all(image.dtype == images[0].dtype for image in images):
+            return to_unit(np.stack(images))
+        return np.stack([to_unit(image) for image in images])
+
+    def _read(self, index: int) -> Array:
+        item = self.items[index]
+        if isinstance(item, str):
+            return decode(item, self.size)
+        if item.ndim == 3:
+            item = to_gray(item)
+        if item.dtype == np.bool_ or item.dtype == np.float16:
+            item = to_unit(item)
+        return resize(np.ascontiguousarray(item), self.size)
+
+
+class _Batches(Sampler[list[int]]):
+    """Indices in batches; a last batch of one joins the one before it.
+
+    Batch normalisation cannot train on a single image.
+    """
+
+    def __init__(self, n: int, batch_size: int, generator: torch.Generator | None) -> None:
+        self.n, self.batch_size, self.generator = n, batch_size, generator
+
+    def __len__(self) -> int:
+        full, rest = divmod(self.n, self.batch_size)
+        return max(1, full + (rest > 1))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = (
+            torch.arange(self.n)
+            if self.generator is None
+            else torch.randperm(self.n, generator=self.generator)
+        ).tolist()
+        last = len(self) - 1
+        for k in range(last):
+            yield order[k * self.batch_size : (k + 1) * self.batch_size]
+        yield order[last * self.batch_size :]
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+class BatchLoader(DataLoader[Any]):
+    """A DataLoader over an :class:`ImageDataset` that moves whole batches.
+
+    Parameters
+    ----------
+    dataset : ImageDataset
+        The images.
+    batch_size : int
+        Images in a batch; a last batch of one joins the one before it.
+    shuffle_seed : int or None, default=None
+        Seed of the order, new in every epoch; None keeps the order of the dataset.
+    num_workers : int, default=0
+        Processes that read images; 0 reads in this one. The batches are the same.
+    **kwargs : dict
+        Further arguments of torch's DataLoader.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        batch_size: int,
+        shuffle_seed: int | None = None,
+        num_workers: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        order = None if shuffle_seed is None else torch.Generator().manual_seed(shuffle_seed)
+        if num_workers:
+            kwargs = {"persistent_workers": True, **kwargs}
+            dataset.ram_left //= num_workers  # each process holds what it has read
+        super().__init__(
+            dataset,
+            batch_sampler=_Batches(len(dataset), batch_size, order),
+            collate_fn=_as_is,
+            num_workers=num_workers,
+            generator=torch.Generator(),  # torch's own would move with the number of workers
+            **kwargs,
+        )
+
+    def __iter__(self) -> Any:
+        for batch in super().__iter__():
+            if isinstance(batch, SkcxrError):
+                raise batch
+            yield batch

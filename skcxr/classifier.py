@@ -1,0 +1,667 @@
+"""CXRClassifier: labels in, probabilities out."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import log_softmax, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from skorch.callbacks import EarlyStopping
+from skorch.helper import predefined_split
+from skorch.utils import noop
+
+from skcxr._exceptions import InputError
+from skcxr._inputs import read_images
+from skcxr._settings import DTYPES, Settings, settle
+from skcxr._targets import (
+    check_labels,
+    check_length,
+    check_weights,
+    early_stopping_split,
+    weigh_classes,
+)
+from skcxr.batches import BatchLoader, ImageDataset
+from skcxr.networks import build_network
+from skcxr.training import EpochBar, TrainingNet, WeightedCrossEntropy, own_randomness, schedule
+
+__all__ = ["CXRClassifier"]
+
+_OPTIMIZERS = {
+    "adamw": (torch.optim.AdamW, {}),
+    "adam": (torch.optim.Adam, {}),
+    "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+}
+
+# skorch's arguments that CXRClassifier sets by itself, and how to set them here
+_OWN_ARGUMENTS = {
+    "module": "backbone=",
+    "criterion": "net__criterion__label_smoothing=",
+    "optimizer": "optimizer=",
+    "optimizer__lr": "lr=",
+    "optimizer__weight_decay": "weight_decay=",
+    "lr": "lr=",
+    "max_epochs": "max_epochs=",
+    "batch_size": "batch_size=",
+    "iterator_train": "num_workers=",
+    "iterator_train__batch_size": "batch_size=",
+    "iterator_train__num_workers": "num_workers=",
+    "iterator_train__shuffle_seed": "random_state=",
+    "iterator_valid": "num_workers=",
+    "iterator_valid__batch_size": "batch_size=",
+    "iterator_valid__num_workers": "num_workers=",
+    "dataset": "X",
+    "train_split": "early_stopping=",
+    "predict_nonlinearity": "predict_proba",
+    "warm_start": "warm_start=",
+    "verbose": "verbose=",
+    "device": "device=",
+    "classes": "y",
+    "augment": "augmentation=",
+}
+
+
+class CXRClassifier(ClassifierMixin, BaseEstimator):
+    """Convolutional network that classifies chest radiographs.
+
+    An ordinary scikit-learn classifier around a skorch net: it takes image files or pixels,
+    labels of any kind, and works in pipelines, searches and ensembles. With nothing set it is
+    meant for a folder of some hundred radiographs on a computer without a GPU.
+
+    For research only: nothing here is a medical device, and no score on one data set says how a
+    model does on the patients of another hospital.
+
+    Parameters
+    ----------
+    backbone : str or callable, default="auto"
+        The network: a name of :func:`skcxr.networks.list_backbones`, or a class or factory of
+        ``torch.nn.Module`` that is called with ``num_classes=`` (and ``net__module__...``
+        arguments) and maps a float batch ``(B, 1, H, W)`` to logits ``(B, num_classes)``.
+        "auto" takes "cxrnet", and "smallnet" where the shorter side of the images has at most
+        32 pixels, as rows of a table have.
+    weights : None, default=None
+        Weights to start from. None draws them at random; the networks of this version have no
+        others, and anything else is an error.
+    image_size : "auto", int or (int, int), default="auto"
+        Side, or height and width, in pixels, to which images are brought (antialiased, aspect
+        not kept: nothing of the lungs is lost and no bars tell where an image comes from).
+        "auto" takes 128 for files; arrays keep their size, and larger ones are reduced to a
+        longer side of 256. Rows are never resized.
+    row_shape : (int, int), default=None
+        Height and width of the images in the rows of a 2-D X. None takes a square where the
+        number of columns is one, else a strip of one row.
+    channel_axis : {"auto", 1, 3, -1}, default="auto"
+        Axis of the channels in a 4-D X; "auto" takes the one of 1 and 3 with 1 or 3 entries.
+    max_epochs : "auto" or int, default="auto"
+        Passes over the training images. "auto" takes 60 for up to 250 images, fewer for more
+        (falling with the square root of their number, at least 15), and 100 with "smallnet".
+    batch_size : "auto" or int, default="auto"
+        Images in a step. "auto" takes 32, and with "smallnet" all of up to 256, else 64. A last
+        batch of one joins the one before it.
+    lr : "auto" or float, default="auto"
+        Learning rate; the highest one of a schedule. "auto" takes 0.003 (Adam and AdamW) or
+        0.03 ("sgd").
+    optimizer : {"adamw", "adam", "sgd"} or torch.optim.Optimizer class, default="adamw"
+        "sgd" has a Nesterov momentum of 0.9.
+    weight_decay : float, default=0.01
+        Weight decay of the optimizer.
+    lr_schedule : {"onecycle", "cosine"} or None, default="onecycle"
+        How the learning rate moves over a fit (see :func:`skcxr.training.schedule`);
+        `partial_fit` keeps it constant.
+    augmentation : {"auto", "cxr"}, callable or None, default="auto"
+        Changes of training images: "cxr" is :class:`skcxr.augmentation.CXRAugmentation`, a
+        callable (such as a torchvision v2 transform) gets one float image ``(1, H, W)`` at a
+        time. "auto" takes "cxr" with "cxrnet" and None else. `predict` never changes an image.
+    class_weight : dict, "balanced" or None, default=None
+        Weight of each class, or weights against unequal class sizes.
+    early_stopping : bool, default=False
+        Set `validation_fraction` of the patients aside, stop when the loss on them has not
+        fallen for `n_iter_no_change` epochs, and keep the weights of the best epoch.
+    validation_fraction : float, default=0.1
+        Share of the images to set aside, in (0, 1); stratified, whole patients.
+    n_iter_no_change : int, default=10
+        Epochs without improvement before early stopping.
+    net_params : dict or None, default=None
+        Further arguments of :class:`skorch.NeuralNet`, such as ``{"callbacks": [...]}`` or
+        ``{"optimizer__betas": (0.9, 0.99)}``; get_params and set_params show each as
+        ``net__<argument>``. Those that CXRClassifier has itself are refused.
+    warm_start : bool, default=False
+        Start `fit` from the weights of the last one.
+    ram_limit : int, default=2**30
+        Bytes of decoded images to hold during one fit; images beyond are decoded again in every
+        epoch. The result is the same.
+    device : str, default="auto"
+        A torch device; "auto" takes a GPU where there is one.
+    dtype : {"auto", "float32", "float64"}, default="auto"
+        Type of the weights. "auto" takes float64 for rows of float64 or integers, else float32.
+    num_workers : int, default=0
+        Processes that decode images; 0 decodes in threads of this one. The result is the same.
+    random_state : int, RandomState instance or None, default=None
+        Seed of everything that is drawn: weights, order, augmentation, dropout, the split of
+        early stopping. None draws a seed from the operating system. The global generators of
+        python, numpy and torch are never moved.
+    verbose : int, default=0
+        1 shows a progress bar, 2 a line for each epoch.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels, sorted.
+    n_features_in_ : int
+        Number of columns; only after a fit on a 2-D X.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns; only after a fit on a 2-D X whose column names are strings.
+    history_ : skorch.history.History
+        One dict per epoch, with "train_loss" and, with early stopping, "valid_loss".
+    n_iter_ : int
+        Epochs that the last fit ran.
+    net_ : skorch.NeuralNet
+        The fitted net.
+    module_ : torch.nn.Module
+        The fitted network.
+    pixel_range_ : (float, float)
+        Lowest and highest value that pixels had in fit: (0, 1) for files and integers.
+    backbone_, image_size_, max_epochs_, batch_size_, lr_, augmentation_, device_, dtype_
+        What "auto" became.
+
+    Notes
+    -----
+    Pixel values: uint8 is divided by 255, uint16 by 65535, floats are taken as they are. RGB is
+    read as its luminance.
+
+    The loss is the mean of the images' losses, each times its weight, the weights scaled to mean
+    1. Ones equal no weights and weight 0 equals absence. Weight 2 equals the image twice to the
+    rounding of float64 where a batch holds all images and the network has no batch statistics
+    ("smallnet" with up to 256 rows), and on average in mini-batches.
+
+    With the same `random_state` and machine the probabilities are the same to the bit for any
+    number of jobs, workers and CPU threads ("cxrnet" and "smallnet").
+
+    Examples
+    --------
+    >>> from skcxr import CXRClassifier, make_cxr_phantoms
+    >>> phantoms = make_cxr_phantoms(24, n_classes=2, image_size=32, noise=0, random_state=0)
+    >>> clf = CXRClassifier(random_state=0).fit(phantoms.data, phantoms.target)
+    >>> clf.predict_proba(phantoms.data[:3]).shape
+    (3, 2)
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  (scikit-learn's convention)
+        "backbone": [str, callable],
+        "weights": [None, str, os.PathLike],
+        "image_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), tuple, list],
+        "row_shape": [None, tuple, list],
+        "channel_axis": [StrOptions({"auto"}), Integral],
+        "max_epochs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "lr": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "optimizer": [StrOptions(set(_OPTIMIZERS)), callable],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "lr_schedule": [None, StrOptions({"onecycle", "cosine"})],
+        "augmentation": [None, StrOptions({"auto", "cxr"}), callable],
+        "class_weight": [None, StrOptions({"balanced"}), dict],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "net_params": [None, dict],
+        "warm_start": ["boolean"],
+        "ram_limit": [Interval(Integral, 0, None, closed="left")],
+        "device": [str],
+        "dtype": [StrOptions({"auto", *DTYPES})],
+        "num_workers": [Interval(Integral, 0, None, closed="left")],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    # under metadata routing, scikit-learn passes patients to fit without being asked
+    __metadata_request__fit = {"groups": True}  # noqa: RUF012
+
+    def __init__(
+        self,
+        backbone: str | Callable[..., torch.nn.Module] = "auto",
+        *,
+        weights: str | os.PathLike[str] | None = None,
+        image_size: str | int | tuple[int, int] = "auto",
+        row_shape: tuple[int, int] | None = None,
+        channel_axis: str | int = "auto",
+        max_epochs: str | int = "auto",
+        batch_size: str | int = "auto",
+        lr: str | float = "auto",
+        optimizer: str | type[torch.optim.Optimizer] = "adamw",
+        weight_decay: float = 0.01,
+        lr_schedule: str | None = "onecycle",
+        augmentation: str | Callable[[torch.Tensor], torch.Tensor] | None = "auto",
+        class_weight: dict[Any, float] | str | None = None,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        net_params: dict[str, Any] | None = None,
+        warm_start: bool = False,
+        ram_limit: int = 2**30,
+        device: str = "auto",
+        dtype: str = "auto",
+        num_workers: int = 0,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.image_size = image_size
+        self.row_shape = row_shape
+        self.channel_axis = channel_axis
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.optimizer = optimizer
+        self.weight_decay = weight_decay
+        self.lr_schedule = lr_schedule
+        self.augmentation = augmentation
+        self.class_weight = class_weight
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.net_params = net_params
+        self.warm_start = warm_start
+        self.ram_limit = ram_limit
+        self.device = device
+        self.dtype = dtype
+        self.num_workers = num_workers
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # ---------------------------------------------------------------------------------------
+    # fitting
+    # ---------------------------------------------------------------------------------------
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> CXRClassifier:
+        """Fit the network.
+
+        Parameters
+        ----------
+        X : paths or array
+            Paths (a list, 1-D array, Series or one column of str or PathLike); images of shape
+            (n, H, W), (n, C, H, W) or (n, H, W, C) with C of 1 or 3; or rows of pixels of shape
+            (n, n_features).
+        y : array-like of shape (n,)
+            One label for each image, of any kind that scikit-learn takes.
+        sample_weight : array-like of shape (n,), default=None
+            Weight of each image, not negative.
+        groups : array-like of shape (n,), default=None
+            Patient of each image, for the split of early stopping. None takes patients from
+            the file names that carry them.
+
+        Returns
+        -------
+        CXRClassifier
+            The estimator itself.
+
+        Raises
+        ------
+        InputError
+            X, y, sample_weight, groups or a parameter cannot be used; the message says which.
+        ImageReadError
+            A file cannot be read.
+        WeightsError
+            `weights` is not None.
+        """
+        warm = self.warm_start and hasattr(self, "net_")
+        images = read_images(self, X, reset=not warm)
+        n_samples = len(images.items)
+        y = check_labels(y, n_samples)
+        weight = check_weights(sample_weight, n_samples)
+        if groups is not None:
+            check_length("groups", groups, n_samples)
+        counted = np.flatnonzero(weight)
+        if len(counted) < n_samples:  # weight 0 is absence
+            images, y, weight = images.take(counted), y[counted], weight[counted]
+            groups = None if groups is None else np.asarray(groups)[counted]
+        classes, target = np.unique(y, return_inverse=True)
+        if len(classes) < 2:
+            raise InputError(
+                f"y holds only one class, {classes[0]!r}; a classifier needs at least two"
+            )
+        if warm and not np.array_equal(classes, self.classes_):
+            raise InputError(
+                f"warm_start=True goes on with the classes {list(self.classes_)}, but y holds "
+                f"{list(classes)}; set warm_start=False"
+            )
+        seed = self._draw_seed()
+        paths = images.items if isinstance(images.items, list) else None
+        train = np.arange(len(target))
+        if self.early_stopping:
+            train, valid = early_stopping_split(
+                target, groups, paths, self.validation_fraction, seed
+            )
+        settings = settle(self, images.take(train), weight[train])
+        class_weight = weigh_classes(self.class_weight, classes, target, weight)
+        dataset = settings.dataset(
+            images.take(train), target[train], class_weight[train] / class_weight[train].mean(),
+            self.ram_limit,
+        )  # fmt: skip
+        n_batches = -(-len(train) // settings.batch_size)
+        callbacks = schedule(self.lr_schedule, settings.lr, settings.max_epochs, n_batches)
+        split = None
+        if self.early_stopping:
+            rest = settings.dataset(
+                images.take(valid), target[valid], class_weight[valid], dataset.ram_left
+            )
+            split = predefined_split(rest)
+            callbacks.append(
+                ("early_stopping", EarlyStopping(
+                    patience=self.n_iter_no_change, load_best=True, sink=noop
+                ))
+            )  # fmt: skip
+        with own_randomness(seed, settings.device):
+            net = self._build_net(settings, len(classes), seed, callbacks, split)
+            net.initialize()
+            if warm:
+                net.module_.load_state_dict(self.module_.state_dict())
+            self._train(net, dataset)
+        net.forget_training()
+        self.classes_ = classes
+        self._keep(net, settings)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(
+        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
+    ) -> CXRClassifier:
+        """Go over the images once, going on from where the last call ended.
+
+        The learning rate is constant and there is no early stopping. "auto" values are settled
+        by the first call.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in `fit`.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will ever come; needed in the first call.
+
+        Returns
+        -------
+        CXRClassifier
+            The estimator itself.
+
+        Raises
+        ------
+        InputError, ImageReadError, WeightsError
+            As in `fit`; also for labels that are not in `classes`.
+        """
+        first = not hasattr(self, "net_")
+        images = read_images(self, X, reset=first)
+        y = check_labels(y, len(images.items))
+        weight = check_weights(sample_weight, len(images.items))
+        if first and classes is None:
+            raise InputError("classes must be passed on the first call to partial_fit")
+        known = np.unique(classes) if first else self.classes_
+        if not first and classes is not None and not np.array_equal(np.unique(classes), known):
+            raise InputError(f"classes={list(classes)} is not what it was: {list(known)}")
+        unknown = np.setdiff1d(y, known)
+        if len(unknown):
+            raise InputError(f"y holds labels that are not in classes: {list(unknown)}")
+        target = np.searchsorted(known, y)
+        settings = settle(self, images, weight) if first else self._settings
+        seed = self._draw_seed() + (0 if first else len(self.history_))
+        weight = weigh_classes(self.class_weight, known, target, weight)
+        dataset = settings.dataset(images, target, weight)
+        with own_randomness(seed, settings.device):
+            if first:
+                net = self._build_net(settings, len(known), seed, [], None)
+                net.set_params(max_epochs=1)
+                net.initialize()
+            else:
+                net = self.net_
+                net.iterator_train__shuffle_seed = seed
+            net.partial_fit(dataset)
+        self.classes_ = known
+        self._keep(net, settings)
+        return self
+
+    def _draw_seed(self) -> int:
+        if self.random_state is None:  # the global generator is the caller's
+            return int(np.random.SeedSequence().generate_state(1)[0]) % (2**31 - 1)
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _build_net(
+        self,
+        settings: Settings,
+        num_classes: int,
+        seed: int,
+        callbacks: list[tuple[str, Any]],
+        split: Any,
+    ) -> TrainingNet:
+        extra = copy.deepcopy(self.net_params or {})  # the user's callbacks stay as they are
+        for name in extra:
+            if name in _OWN_ARGUMENTS or not isinstance(name, str):
+                instead = _OWN_ARGUMENTS.get(name, "a string")
+                raise InputError(
+                    f"net_params (net__...) may not hold {name!r}, which CXRClassifier sets by "
+                    f"itself; use {instead} instead"
+                )
+        optimizer, options = (
+            _OPTIMIZERS[self.optimizer] if isinstance(self.optimizer, str) else (self.optimizer, {})
+        )
+        options = {f"optimizer__{name}": value for name, value in options.items()}
+        if self.verbose == 1:
+            callbacks = [*callbacks, ("bar", EpochBar(settings.max_epochs))]
+        try:
+            return TrainingNet(
+                build_network,
+                module__backbone=settings.backbone,
+                module__num_classes=num_classes,
+                module__image_size=settings.image_size,
+                module__pixels=settings.pixels,
+                module__dtype=DTYPES[settings.dtype],
+                criterion=WeightedCrossEntropy,
+                optimizer=optimizer,
+                optimizer__weight_decay=self.weight_decay,
+                lr=settings.lr,
+                max_epochs=settings.max_epochs,
+                batch_size=settings.batch_size,
+                iterator_train=BatchLoader,
+                iterator_train__shuffle_seed=seed,
+                iterator_train__num_workers=self.num_workers,
+                iterator_valid=BatchLoader,
+                iterator_valid__batch_size=settings.predict_batch_size,
+                iterator_valid__num_workers=self.num_workers,
+                train_split=split,
+                augment=settings.augmenter(),
+                callbacks=[*callbacks, *(extra.pop("callbacks", None) or [])],
+                device=settings.device,
+                verbose=max(0, int(self.verbose) - 1),
+                **{
+                    "criterion__label_smoothing": settings.label_smoothing,
+                    **options,
+                    **extra,
+                },
+            )
+        except (TypeError, ValueError) as error:
+            raise InputError(f"net_params: {error}") from error
+
+    def _train(self, net: TrainingNet, dataset: ImageDataset) -> None:
+        try:
+            net.partial_fit(dataset)
+        finally:
+            for _, callback in net.callbacks_:
+                if isinstance(callback, EpochBar):
+                    callback.close()
+            net.train_split = None  # or the fitted net would hold the images
+
+    def _keep(self, net: TrainingNet, settings: Settings) -> None:
+        self.net_ = net
+        self._settings = settings
+        self.n_iter_ = len(net.history)
+        self.backbone_ = settings.backbone
+        self.image_size_ = settings.image_size
+        self.max_epochs_ = settings.max_epochs
+        self.batch_size_ = settings.batch_size
+        self.lr_ = settings.lr
+        self.augmentation_ = settings.augmentation
+        self.device_ = settings.device
+        self.dtype_ = settings.dtype
+        self.pixel_range_ = settings.pixel_range
+
+    # ---------------------------------------------------------------------------------------
+    # predicting
+    # ---------------------------------------------------------------------------------------
+
+    def _logits(self, X: Any) -> np.ndarray[Any, Any]:
+        check_is_fitted(self)
+        images = read_images(self, X, reset=False)
+        dataset = self._settings.dataset(images)
+        logits = torch.cat(list(self.net_.forward_iter(dataset)))
+        return logits.numpy().astype(np.float64)  # type: ignore[no-any-return]
+
+    def predict(self, X: Any) -> np.ndarray[Any, Any]:
+        """Predict the most probable class.
+
+        Parameters
+        ----------
+        X : paths or array
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            A label of `classes_` for each image.
+
+        Raises
+        ------
+        InputError, ImageReadError
+            X cannot be used, or a file cannot be read.
+        """
+        best = self._logits(X).argmax(axis=1)
+        return self.classes_[best]  # type: ignore[no-any-return]
+
+    def predict_proba(self, X: Any) -> np.ndarray[Any, Any]:
+        """Predict the probability of each class.
+
+        Parameters
+        ----------
+        X : paths or array
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes)
+            Probabilities in [0, 1], in the order of `classes_`; each row sums to 1.
+
+        Raises
+        ------
+        InputError, ImageReadError
+            X cannot be used, or a file cannot be read.
+        """
+        return softmax(self._logits(X), axis=1)  # type: ignore[no-any-return]
+
+    def predict_log_proba(self, X: Any) -> np.ndarray[Any, Any]:
+        """Predict the logarithm of the probability of each class.
+
+        Parameters
+        ----------
+        X : paths or array
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes)
+            Natural logarithms, in the order of `classes_`.
+
+        Raises
+        ------
+        InputError, ImageReadError
+            X cannot be used, or a file cannot be read.
+        """
+        return log_softmax(self._logits(X), axis=1)  # type: ignore[no-any-return]
+
+    def decision_function(self, X: Any) -> np.ndarray[Any, Any]:
+        """Logits: scores that are higher for more probable classes.
+
+        Parameters
+        ----------
+        X : paths or array
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes) or (n,)
+            The logits in the order of `classes_`; with two classes, the logit of the second
+            minus that of the first.
+
+        Raises
+        ------
+        InputError, ImageReadError
+            X cannot be used, or a file cannot be read.
+        """
+        logits = self._logits(X)
+        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+
+    # ---------------------------------------------------------------------------------------
+    # scikit-learn's ways
+    # ---------------------------------------------------------------------------------------
+
+    @property
+    def module_(self) -> torch.nn.Module:
+        """The fitted network."""
+        check_is_fitted(self)
+        return self.net_.module_  # type: ignore[no-any-return]
+
+    @property
+    def history_(self) -> Any:
+        """What skorch recorded, epoch by epoch."""
+        check_is_fitted(self)
+        return self.net_.history
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Parameters of this estimator, those in `net_params` also as ``net__<argument>``.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to show ``net__<argument>`` too.
+
+        Returns
+        -------
+        dict
+            Names and values.
+        """
+        params: dict[str, Any] = super().get_params(deep=deep)
+        if deep and isinstance(self.net_params, dict):
+            params.update({f"net__{name}": value for name, value in self.net_params.items()})
+        return params
+
+    def set_params(self, **params: Any) -> CXRClassifier:
+        """Set parameters; ``net__<argument>`` sets one entry of `net_params`.
+
+        Parameters
+        ----------
+        **params : dict
+            Names and values.
+
+        Returns
+        -------
+        CXRClassifier
+            The estimator itself.
+        """
+        of_net = {name[5:]: params.pop(name) for name in list(params) if name.startswith("net__")}
+        super().set_params(**params)
+        if of_net:
+            self.net_params = {**(self.net_params or {}), **of_net}
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "net_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags

@@ -1,0 +1,506 @@
+"""One file -> one grayscale image.
+
+    path -> checked file -> kind, by content -> decoder -> (H, W) -> resized -> [0, 1]
+
+`read_image` is the public end of this chain. `decode`, `resize`, `to_unit` and `sniff` are its
+links; they serve the other modules of skcxr and may change without notice.
+
+A radiograph keeps its depth: 8-bit files give ``uint8``, 16-bit files ``uint16``, float TIFFs
+``float32``, and each is scaled by the range of its type, never by its own darkest and brightest
+pixel. Whatever is wrong with a file is said by one exception, `ImageReadError`.
+
+Pillow is used file class by file class and not through ``Image.open``: the content alone decides
+the decoder, and Pillow's global state (loaded plugins, ``MAX_IMAGE_PIXELS``,
+``LOAD_TRUNCATED_IMAGES``) stays as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import numbers
+import os
+import stat
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import numpy as np
+from PIL import Image, ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from skcxr._exceptions import ImageReadError, InputError
+
+__all__ = ["read_image"]
+
+Array = np.ndarray[Any, Any]
+Size = int | tuple[int, int] | None
+Box = tuple[float, float, float, float]
+
+RESIZE_MODES = ("stretch", "pad", "crop")
+
+# Pillow's own limit, from which on it speaks of a decompression bomb. It is a constant here, so
+# that setting Image.MAX_IMAGE_PIXELS to None elsewhere in the program does not open the door.
+MAX_PIXELS = 89_478_485
+
+_HEAD_BYTES = 132  # "DICM" lies at 128
+_SUPPORTED = "PNG, JPEG, TIFF, BMP and WebP are read"
+
+_PILLOW_CLASSES: dict[str, Callable[..., ImageFile.ImageFile]] = {
+    "PNG": PngImageFile,
+    "JPEG": JpegImageFile,
+    "TIFF": TiffImageFile,
+    "BMP": BmpImageFile,
+    "WebP": WebPImageFile,
+}
+
+_NO_DICOM = "it is a DICOM file, which is not yet supported; convert it to PNG first"
+
+_BMP_HEADER_BYTES = (12, 16, 40, 52, 56, 64, 108, 124)
+
+# What else is found under the name of an image; only named, never read.
+_OTHER_KINDS = {
+    b"GIF8": "a GIF image",
+    b"\0\0\0\x0cjP": "a JPEG 2000 image",
+    b"%PDF": "a PDF document",
+    b"%!PS": "a PostScript file",
+    b"PK\3\4": "a ZIP archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"<!doctype": "an HTML page",
+    b"<html": "an HTML page",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself",
+}
+
+# EXIF orientation -> what turns the stored array upright
+_TURNS: dict[int, Callable[[Array], Array]] = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.T,
+    6: lambda a: a.T[:, ::-1],
+    7: lambda a: a.T[::-1, ::-1],
+    8: lambda a: a.T[::-1],
+}
+_ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 274, 258, 262, 339
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+
+
+def read_image(
+    path: str | os.PathLike[str], *, size: Size = None, resize_mode: str = "stretch"
+) -> Array:
+    """Read an image file as one grayscale array.
+
+    PNG, JPEG, TIFF, BMP and WebP are read, whatever the file is called: the content decides. An
+    EXIF orientation is applied, colour becomes luminance, transparent parts become black, and of
+    several frames or pages the first is taken.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file.
+    size : int or (int, int), default=None
+        The wanted height and width; an int stands for a square. None keeps the size of the file.
+    resize_mode : {"stretch", "pad", "crop"}, default="stretch"
+        How an image of another aspect ratio is brought to `size`: ``"stretch"`` scales height and
+        width each on its own, so that nothing of the lungs is lost and no bars tell a network
+        which scanner the film came from; ``"pad"`` keeps the aspect ratio and adds black bars on
+        two sides; ``"crop"`` keeps the aspect ratio and cuts what stands out on two sides.
+
+    Returns
+    -------
+    image : ndarray of shape (H, W), dtype float32
+        Values in [0, 1]: 8-bit values divided by 255, 16-bit values by 65535, float pixels as
+        they are.
+
+    Raises
+    ------
+    ImageReadError
+        If the file is missing, unreadable, damaged, larger than 89 million pixels or no image.
+    InputError
+        If `size` or `resize_mode` is invalid.
+
+    Notes
+    -----
+    Where the wanted size is far below the size of a JPEG, the file is decoded at 1/2, 1/4 or 1/8
+    of its scale (still at least twice `size`) and resized from there, which is several times
+    faster and changes pixels by fractions of a gray level on average.
+
+    16-bit colour and 16-bit gray with alpha (PNG, TIFF) come out with 8-bit precision: Pillow
+    has no deeper mode for them.
+
+    With ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` set, Pillow fills missing rows with gray instead
+    of reporting them; a file that ends too early is refused here all the same.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> from skcxr.images import read_image
+    >>> path = os.path.join(tempfile.mkdtemp(), "film.png")
+    >>> Image.fromarray(np.full((60, 40), 51, dtype=np.uint8)).save(path)
+    >>> image = read_image(path)
+    >>> image.shape, image.dtype, float(image[0, 0])
+    ((60, 40), dtype('float32'), 0.20000000298023224)
+    >>> read_image(path, size=32).shape
+    (32, 32)
+    """
+    return to_unit(decode(path, size, resize_mode))
+
+
+def decode(path: str | os.PathLike[str], size: Size = None, resize_mode: str = "stretch") -> Array:
+    """Read an image file as one grayscale array of the file's own depth. Internal.
+
+    Parameters
+    ----------
+    path, size, resize_mode
+        As in `read_image`, which is ``to_unit(decode(path, size, resize_mode))``.
+
+    Returns
+    -------
+    array : ndarray of shape (H, W), dtype uint8, uint16 or float32
+        The same as ``resize(decode(path), size, resize_mode)``, to the bit unless a JPEG was
+        decoded at a reduced scale.
+    """
+    wanted = check_size(size, resize_mode)
+    with _opened(path) as (file, kind):
+        # Every kind of file has its decoder here; one for DICOM would be the next branch.
+        if kind == "DICOM":
+            raise _Unreadable(_NO_DICOM)
+        array, box = _decode_with_pillow(file, kind, wanted, resize_mode)
+    return array if wanted is None else _resize_box(array, box, wanted, resize_mode)
+
+
+def sniff(path: str | os.PathLike[str]) -> str | None:
+    """Say why a file is no image that can be read, from its first bytes. Internal.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file.
+
+    Returns
+    -------
+    reason : str or None
+        None for a file that begins like a supported image; its pixels may still be damaged.
+    """
+    try:
+        with _opened(path) as (_, kind):
+            return _NO_DICOM if kind == "DICOM" else None
+    except ImageReadError as error:
+        return error.reason
+
+
+def to_unit(array: Array) -> Array:
+    """Scale pixels by the range of their type. Internal.
+
+    Parameters
+    ----------
+    array : ndarray of dtype bool, uint8, uint16 or float
+        Pixels.
+
+    Returns
+    -------
+    array : ndarray of the same shape, dtype float32
+        uint8 / 255, uint16 / 65535, bool as 0 and 1, floats as they are.
+    """
+    if array.dtype == np.uint8:
+        return array.astype(np.float32) / np.float32(255)
+    if array.dtype == np.uint16:
+        return array.astype(np.float32) / np.float32(65535)
+    if array.dtype == np.bool_ or array.dtype.kind == "f":
+        return array.astype(np.float32, copy=False)
+    raise InputError(
+        f"pixels of type {array.dtype} have no known range; give uint8, uint16, bool or floats"
+    )
+
+
+def resize(array: Array, size: Size, resize_mode: str = "stretch") -> Array:
+    """Bring a gray image to a size. Internal.
+
+    Antialiased bilinear: every new pixel is a weighted mean of old ones, so no value leaves the
+    range of the old (bicubic and Lanczos overshoot at edges and would have to be clipped).
+
+    Parameters
+    ----------
+    array : ndarray of shape (H, W), dtype uint8, uint16, float32 or float64
+        The image.
+    size : int, (int, int) or None
+        Height and width; None returns `array` itself.
+    resize_mode : {"stretch", "pad", "crop"}, default="stretch"
+        As in `read_image`.
+
+    Returns
+    -------
+    array : ndarray of shape `size`, of the same dtype
+        The image; `array` itself where it has that size already.
+    """
+    wanted = check_size(size, resize_mode)
+    if array.ndim != 2 or array.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
+        raise InputError(
+            "resize takes one (H, W) array of uint8, uint16, float32 or float64; "
+            f"got shape {array.shape} of {array.dtype}"
+        )
+    return array if wanted is None else _resize_box(array, None, wanted, resize_mode)
+
+
+class _Reader(io.BufferedReader):
+    """A file that remembers whether someone wanted to read on behind its end."""
+
+    ended = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if not data and size != 0:
+            self.ended = True
+        return data
+
+
+class _Unreadable(Exception):
+    """Why a file cannot be read; `_opened` knows which."""
+
+
+@contextlib.contextmanager
+def _opened(path: Any) -> Iterator[tuple[_Reader, str]]:
+    """Open a regular file and tell its kind. All that goes wrong becomes an ImageReadError."""
+    try:
+        name = os.fspath(path)
+    except TypeError:
+        name = None
+    if not isinstance(name, str):  # open() would take an int for a file descriptor
+        kind = type(path).__name__
+        raise ImageReadError(str(path), f"a path is a str or os.PathLike, not {kind}")
+    name = str(name)  # numpy's str_ prints itself as np.str_('...')
+    try:
+        if "\0" in name:
+            raise _Unreadable("the path contains a NUL character")
+        status = os.stat(name)
+        if stat.S_ISDIR(status.st_mode):
+            raise _Unreadable("it is a directory; give the files in it")
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its writer
+            raise _Unreadable("it is no regular file but a pipe, socket or device")
+        if status.st_size == 0:
+            raise _Unreadable("the file is empty")
+        with open(name, "rb", buffering=0) as raw, _Reader(raw) as file:
+            kind = _kind(file.read(_HEAD_BYTES))
+            file.seek(0)
+            yield file, kind
+    except _Unreadable as error:
+        raise ImageReadError(name, str(error)) from None
+    except Exception as error:  # Pillow raises nearly every builtin on damaged files
+        raise ImageReadError(name, _reason(error)) from error
+
+
+def _kind(head: bytes) -> str:
+    """Tell the kind of file from its first bytes, never from its name."""
+    if head[128:132] == b"DICM":
+        return "DICOM"
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):  # classic and BigTIFF
+        return "TIFF"
+    if head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BMP_HEADER_BYTES:
+        return "BMP"
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "WebP"
+    start = head.lstrip().lower()
+    for magic, name in _OTHER_KINDS.items():
+        if head.startswith(magic) or start.startswith(magic):
+            raise _Unreadable(f"it is {name}; {_SUPPORTED}")
+    raise _Unreadable(f"its content is no image of a known kind; {_SUPPORTED}")
+
+
+def _decode_with_pillow(
+    file: _Reader, kind: str, size: tuple[int, int] | None, resize_mode: str
+) -> tuple[Array, Box | None]:
+    """Decode an open file into an upright array and the box in it that the image fills.
+
+    A JPEG far above `size` is decoded at a reduced scale. Its last row and column then stand for
+    less than one pixel of the reduced image, so the box ends within them.
+    """
+    with _quiet_pillow(), _PILLOW_CLASSES[kind](file) as image:
+        limit = min(MAX_PIXELS, Image.MAX_IMAGE_PIXELS or MAX_PIXELS)
+        tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+        tile = tags.get(_TILE_WIDTH, 1), tags.get(_TILE_LENGTH, 1)
+        for width, height in (image.size, tile):
+            if width * height > limit:
+                raise _Unreadable(
+                    f"{width} x {height} pixels are more than the {limit} that are allowed; "
+                    "scale it down first"
+                )
+        box: Box | None = None
+        if isinstance(image, JpegImageFile):
+            wanted = None
+            if size is not None and _orientation(image) == 1:  # what lies on its side is rare
+                height, width = _scaled_shape(image.size[::-1], size, resize_mode)
+                wanted = 2 * width, 2 * height
+            # "L" asks for the luminance that a colour JPEG stores anyway: no detour over RGB.
+            drafted = image.draft("L", wanted)
+            box = drafted[1] if drafted and wanted else None
+        image.load()
+        if file.ended and ImageFile.LOAD_TRUNCATED_IMAGES:
+            raise _Unreadable("the file ends before the image does; it is cut short")
+        array = _to_gray(image, tags)
+        # After load(): it turns a TIFF by itself, and in a PNG the EXIF may follow the pixels.
+        return np.ascontiguousarray(_TURNS[_orientation(image)](array)), box
+
+
+def _to_gray(image: Image.Image, tags: Any) -> Array:
+    """Turn a loaded Pillow image of any mode into an (H, W) array of its own depth."""
+    inverted = tags.get(_PHOTOMETRIC) == 0  # MinIsWhite; Pillow heeds it up to 8 bits only
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise _Unreadable(
+                f"its integer pixels run from {values.min()} to {values.max()}; "
+                "only 0 to 65535 (16 bits) has a known meaning",
+            )
+        array = values.astype(np.uint16)
+        if tags.get(_BITS) == (12,):
+            array = ((array.astype(np.uint32) * 65535 + 2047) // 4095).astype(np.uint16)
+        if inverted:
+            array = 65535 - array
+        if isinstance(image.info.get("transparency"), int):  # one value stands for "nothing"
+            array[values == image.info["transparency"]] = 0
+        return array
+    if image.mode == "F":
+        array = np.array(image, dtype=np.float32)
+        if not np.isfinite(array).all():
+            raise _Unreadable("it has non-finite pixels (NaN or infinity)")
+        if array.min() < 0 or array.max() > 1:
+            raise _Unreadable(
+                f"its float pixels run from {array.min():g} to {array.max():g}; "
+                "only 0 to 1 has a known meaning, rescale them first",
+            )
+        return 1 - array if inverted else array
+    if image.mode == "L" and tags.get(_SAMPLE_FORMAT) == (2,):  # Pillow takes -1 for 255
+        raise _Unreadable("it has signed 8-bit pixels; only unsigned ones have a known meaning")
+    if image.mode == "La":  # gray times alpha already
+        image = image.getchannel(0)
+    elif image.has_transparency_data:
+        # Over black, the colour of air on a radiograph: what is cut away is nothing.
+        rgba = image.convert("RGBA")
+        image = Image.new("RGB", image.size)
+        image.paste(rgba, mask=rgba.getchannel("A"))
+    elif image.mode == "CMYK":
+        image = image.convert("RGB")
+    return np.array(image.convert("L"))
+
+
+def _resize_box(array: Array, box: Box | None, size: tuple[int, int], mode: str) -> Array:
+    """Resize what lies in `box`: left, top, right, bottom in pixels; None for all."""
+    if array.shape == size:
+        return array
+    left, top, right, bottom = box or (0, 0, array.shape[1], array.shape[0])
+    height, width = bottom - top, right - left
+    inner = size
+    if mode == "pad":
+        inner = _scaled_shape((height, width), size, mode)
+    elif mode == "crop":
+        scale = max(size[0] / height, size[1] / width)
+        margin_y, margin_x = (height - size[0] / scale) / 2, (width - size[1] / scale) / 2
+        left, right = left + max(0.0, margin_x), right - max(0.0, margin_x)
+        top, bottom = top + max(0.0, margin_y), bottom - max(0.0, margin_y)
+
+    # uint16 takes the way over floats, which hold it exactly.
+    source = array if array.dtype == np.uint8 else array.astype(np.float32, copy=False)
+    image = Image.fromarray(np.ascontiguousarray(source))
+    box = (left, top, right, bottom)
+    scaled = np.array(image.resize(inner[::-1], Image.Resampling.BILINEAR, box))
+    if array.dtype == np.uint16:
+        scaled = np.rint(scaled)
+    scaled = scaled.astype(array.dtype, copy=False)
+    if inner == size:
+        return scaled
+    padded = np.zeros(size, dtype=array.dtype)
+    row, column = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    padded[row : row + inner[0], column : column + inner[1]] = scaled
+    return padded
+
+
+def check_size(size: Size, resize_mode: str) -> tuple[int, int] | None:
+    """Return `size` as (height, width) or None, or say what is wrong with it. Internal."""
+    if resize_mode not in RESIZE_MODES:
+        raise InputError(f"resize_mode must be one of {RESIZE_MODES}, got {resize_mode!r}")
+    if size is None:
+        return None
+    sides = (size, size) if isinstance(size, numbers.Integral) else size
+    if (
+        not isinstance(sides, (tuple, list))
+        or len(sides) != 2
+        or not all(isinstance(n, numbers.Integral) and not isinstance(n, bool) for n in sides)
+        or min(sides) < 1
+    ):
+        raise InputError(
+            f"size must be None, a positive int or two of them (height, width), got {size!r}"
+        )
+    return int(sides[0]), int(sides[1])
+
+
+def _scaled_shape(shape: tuple[float, float], size: tuple[int, int], mode: str) -> tuple[int, int]:
+    """The height and width that the whole image has once it is brought to `size`."""
+    if mode == "stretch":
+        return size
+    ratios = size[0] / shape[0], size[1] / shape[1]
+    scale = min(ratios) if mode == "pad" else max(ratios)
+    height, width = (max(1, round(n * scale)) for n in shape)
+    return (min(height, size[0]), min(width, size[1])) if mode == "pad" else (height, width)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none or it cannot be read."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+        return value if value in _TURNS else 1
+    except Exception:  # noqa: BLE001 - damaged metadata do not make the pixels unreadable
+        return 1
+
+
+def _reason(error: Exception) -> str:
+    """Say in plain words what an exception of the system or of Pillow means."""
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return "there is no such file"
+    if isinstance(error, PermissionError):
+        return "there is no permission to read it"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory to decode it"
+    if isinstance(error, OSError) and error.strerror:
+        return f"the system says: {error.strerror}"
+    if isinstance(error, UnicodeEncodeError):
+        return "the path has characters that the file system cannot write"
+    detail = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return f"it is damaged, cut short or of a variant that Pillow cannot read ({detail})"
+
+
+_quiet_lock = threading.Lock()
+_quiet_readers = 0
+
+
+@contextlib.contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Keep Pillow's warnings about odd metadata from the user, and from becoming errors.
+
+    ``warnings.catch_warnings`` would put back the filters of one thread over those of another, so
+    one filter, for Pillow alone, is added while any thread decodes and is taken out by the last.
+    """
+    global _quiet_readers
+    with _quiet_lock:
+        _quiet_readers += 1
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # to the front, never twice
+        item = warnings.filters[0]
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_readers -= 1
+            if _quiet_readers == 0:
+                with contextlib.suppress(ValueError):
+                    cast("list[Any]", warnings.filters).remove(item)

@@ -1,0 +1,175 @@
+"""Transformers from files to pixels, for scikit-learn pipelines."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metaestimators import available_if
+
+from skcxr._exceptions import InputError
+from skcxr.batches import as_paths
+from skcxr.images import RESIZE_MODES, check_size, read_image
+
+__all__ = ["ImageLoader"]
+
+
+def _gives_rows(loader: ImageLoader) -> bool:
+    if loader.output != "rows":
+        raise AttributeError(
+            f"output={loader.output!r} gives images, which have no feature names and fit in no "
+            'data frame; set output="rows"'
+        )
+    return True
+
+
+class ImageLoader(TransformerMixin, BaseEstimator):
+    """Read image files into one array of gray pixels.
+
+    It has nothing to learn: `fit` only checks the parameters. A pipeline of it and
+    :class:`skcxr.CXRClassifier` gives the same probabilities as the classifier on the paths.
+
+    Parameters
+    ----------
+    image_size : int or (int, int), default=128
+        Side, or height and width, in pixels of every image.
+    resize_mode : {"stretch", "pad", "crop"}, default="stretch"
+        As in :func:`skcxr.read_image`.
+    output : {"images", "rows"}, default="images"
+        "images" gives ``(n, H, W)``, "rows" gives ``(n, H * W)``, which every scikit-learn
+        estimator takes.
+    n_jobs : int, default=None
+        Number of threads; None is 1 and -1 as many as there are processors.
+
+    Examples
+    --------
+    >>> import tempfile, os
+    >>> from skcxr import ImageLoader, make_cxr_phantoms
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     phantoms = make_cxr_phantoms(
+    ...         4, n_classes=2, random_state=0, save_to=os.path.join(folder, "phantoms")
+    ...     )
+    ...     ImageLoader(image_size=64).fit_transform(phantoms.data).shape
+    (4, 64, 64)
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  (scikit-learn's convention)
+        "image_size": [Interval(Integral, 1, None, closed="left"), tuple, list],
+        "resize_mode": [StrOptions(set(RESIZE_MODES))],
+        "output": [StrOptions({"images", "rows"})],
+        "n_jobs": [None, Integral],
+    }
+
+    def __init__(
+        self,
+        image_size: int | tuple[int, int] = 128,
+        *,
+        resize_mode: str = "stretch",
+        output: str = "images",
+        n_jobs: int | None = None,
+    ) -> None:
+        self.image_size = image_size
+        self.resize_mode = resize_mode
+        self.output = output
+        self.n_jobs = n_jobs
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any = None, y: Any = None) -> ImageLoader:
+        """Check the parameters.
+
+        Parameters
+        ----------
+        X, y : ignored
+            Here for scikit-learn's sake.
+
+        Returns
+        -------
+        ImageLoader
+            The transformer itself.
+
+        Raises
+        ------
+        InvalidParameterError, InputError
+            A parameter cannot be used.
+        """
+        self._shape()
+        return self
+
+    def transform(self, X: Any) -> np.ndarray[Any, Any]:
+        """Read the files.
+
+        Parameters
+        ----------
+        X : list, 1-D array, Series or one column of str or PathLike
+            Paths of n image files.
+
+        Returns
+        -------
+        ndarray of shape (n, H, W) or (n, H * W), dtype float32
+            Pixels in [0, 1].
+
+        Raises
+        ------
+        InputError
+            X does not hold paths.
+        ImageReadError
+            A file cannot be read.
+        """
+        self._validate_params()
+        height, width = self._shape()
+        paths = as_paths(X)
+        if paths is None:
+            raise InputError(
+                "ImageLoader reads files: X must be a list, 1-D array, Series or single column "
+                f"of paths; got {type(X).__name__}"
+            )
+        images = np.empty((len(paths), height, width), np.float32)
+
+        def read(index: int) -> None:
+            images[index] = read_image(
+                paths[index], size=(height, width), resize_mode=self.resize_mode
+            )
+
+        # Pillow decodes and resizes without the interpreter's lock: threads are enough
+        Parallel(n_jobs=self.n_jobs, require="sharedmem")(
+            delayed(read)(index) for index in range(len(paths))
+        )
+        return images if self.output == "images" else images.reshape(len(paths), -1)
+
+    @available_if(_gives_rows)
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray[Any, Any]:
+        """Names of the columns that ``output="rows"`` gives.
+
+        Parameters
+        ----------
+        input_features : ignored
+            Here for scikit-learn's sake.
+
+        Returns
+        -------
+        ndarray of shape (H * W,) of str
+            "pixel_<row>_<column>", counted from 0.
+        """
+        height, width = self._shape()
+        names = [f"pixel_{row}_{column}" for row in range(height) for column in range(width)]
+        return np.array(names, dtype=object)
+
+    def _shape(self) -> tuple[int, int]:
+        shape = check_size(self.image_size, self.resize_mode)
+        assert shape is not None  # None is not among the parameter's values
+        return shape
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.string = True
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        return tags

@@ -1,0 +1,168 @@
+"""The skorch net behind the classifier: its loss, its schedule and its manners.
+
+What a fit borrows it gives back: random number generators are forked, threads restored,
+Ctrl-C goes through, and the optimiser's memory is dropped when nobody will use it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import skorch
+import torch
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["TrainingNet", "WeightedCrossEntropy"]
+
+
+class WeightedCrossEntropy(nn.Module):
+    """Cross-entropy in which every image counts by its weight.
+
+    Parameters
+    ----------
+    label_smoothing : float, default=0.0
+        Share of the target spread evenly over the classes, in [0, 1) (Szegedy et al., CVPR 2016).
+    """
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Tensor, labels: tuple[Tensor, Tensor]) -> Tensor:
+        target, weight = labels  # (B,), (B,)
+        loss = F.cross_entropy(
+            logits, target, reduction="none", label_smoothing=self.label_smoothing
+        )
+        return (loss * weight).mean()
+
+
+class TrainingNet(skorch.NeuralNet):  # type: ignore[misc]
+    """skorch's net with augmentation of training batches, and Ctrl-C that gets out.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        As for :class:`skorch.NeuralNet`.
+    augment : callable or None, default=None
+        Changes a training batch ``(B, 1, H, W)``.
+    """
+
+    def __init__(
+        self, *args: Any, augment: Callable[[Tensor], Tensor] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.augment = augment
+
+    def train_step(self, batch: Any, **fit_params: Any) -> Any:
+        if self.augment is not None:
+            images, labels = batch
+            batch = self.augment(images.to(self.device)), labels
+        return super().train_step(batch, **fit_params)
+
+    def partial_fit(self, X: Any, y: Any = None, classes: Any = None, **fit_params: Any) -> Any:
+        # skorch's own swallows KeyboardInterrupt and would leave a half-trained net called fitted
+        if not self.initialized_:
+            self.initialize()
+        self.notify("on_train_begin", X=X, y=y)
+        self.fit_loop(X, y, **fit_params)
+        self.notify("on_train_end", X=X, y=y)
+        return self
+
+    def forget_training(self) -> None:
+        """Drop what only training needs: optimiser state, schedules, copies of weights."""
+        self.optimizer_.state.clear()
+        self.callbacks_ = [
+            (name, callback)
+            for name, callback in self.callbacks_
+            if not isinstance(callback, LRScheduler | EarlyStopping | EpochBar)
+        ]
+        for epoch in self.history:
+            epoch["batches"] = []
+
+
+class EpochBar(Callback):  # type: ignore[misc]
+    """A progress bar over the epochs of a fit, on standard error."""
+
+    def __init__(self, max_epochs: int) -> None:
+        self.max_epochs = max_epochs
+
+    def on_train_begin(self, net: Any, **kwargs: Any) -> None:
+        from rich.console import Console
+
+        self.bar_ = Progress(
+            TextColumn("fitting"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("epochs  loss {task.fields[loss]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self.task_ = self.bar_.add_task("", total=self.max_epochs, loss="-")
+        self.bar_.start()
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        loss = net.history[-1]
+        shown = f"{loss['train_loss']:.3f}"
+        if "valid_loss" in loss:
+            shown += f" (validation {loss['valid_loss']:.3f})"
+        self.bar_.update(self.task_, advance=1, loss=shown)
+
+    def on_train_end(self, net: Any, **kwargs: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the bar; needed too when a fit ends by an exception."""
+        if hasattr(self, "bar_"):
+            self.bar_.stop()
+            del self.bar_
+
+
+def schedule(
+    lr_schedule: str | None, lr: float, n_epochs: int, n_batches: int
+) -> list[tuple[str, Any]]:
+    """The callback of a learning-rate schedule, in a list that may be empty.
+
+    ``"onecycle"`` rises to `lr` over 30% of the steps and falls to nothing (Smith and Topin,
+    2019); ``"cosine"`` falls from `lr` along half a cosine (Loshchilov and Hutter, ICLR 2017).
+    """
+    steps = n_epochs * n_batches
+    common = {"step_every": "batch", "event_name": None, "last_epoch": -1}
+    if lr_schedule == "onecycle":
+        policy = torch.optim.lr_scheduler.OneCycleLR
+        return [("lr_schedule", LRScheduler(policy, max_lr=lr, total_steps=max(steps, 2), **common))]
+    if lr_schedule == "cosine":
+        policy = torch.optim.lr_scheduler.CosineAnnealingLR
+        return [("lr_schedule", LRScheduler(policy, T_max=steps, **common))]
+    return []
+
+
+@contextmanager
+def own_randomness(seed: int, device: str) -> Iterator[None]:
+    """Seed python, numpy and torch inside; outside they go on as if nothing had happened."""
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()  # noqa: NPY002  (the legacy generator is what is global)
+    devices = [torch.device(device)] if device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            random.seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+            torch.manual_seed(seed)
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
