@@ -33,12 +33,12 @@ _NIH = re.compile(r"(000\d{5})_\d{3}$")
 
 
 def patient_from_name(path: str | os.PathLike[str]) -> str | None:
-    """Read the patient from a file name of a known public collection.
+    r"""Read the patient from a file name of a known public collection.
 
     Parameters
     ----------
     path : str or os.PathLike
-        A file, with folders of either kind (``/`` or ``\\``) or without; it is not opened.
+        A file, with folders of either kind (``/`` or ``\``) or without; it is not opened.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def patient_from_name(path: str | os.PathLike[str]) -> str | None:
 def patients_from_names(
     paths: Iterable[str | os.PathLike[str]], pattern: Rule | None = None
 ) -> tuple[np.ndarray[Any, Any], int]:
-    """Read a patient for every path.
+    r"""Read a patient for every path.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def patients_from_names(
     Examples
     --------
     >>> from skcxr._patients import patients_from_names
-    >>> patients, n_unknown = patients_from_names(["a/p7-1.png", "a/p7-2.png", "a/x.png"], r"p\\d+")
+    >>> patients, n_unknown = patients_from_names(["a/p7-1.png", "a/p7-2.png", "a/x.png"], r"p\d+")
     >>> patients.tolist(), n_unknown
     (['p7', 'p7', 'a/x.png'], 1)
     """
@@ -108,7 +108,9 @@ def patients_from_names(
     rule = patient_from_name if pattern is None else rule_from(pattern, "pattern")
     patients = [rule(name) for name in names]
     n_unknown = sum(patient is None for patient in patients)
-    filled = [name if patient is None else patient for name, patient in zip(names, patients)]
+    filled = [
+        name if patient is None else patient for name, patient in zip(names, patients, strict=True)
+    ]
     return np.array(filled, dtype=str), n_unknown
 
 
@@ -140,5 +142,5 @@ def rule_from(pattern: Rule, parameter: str) -> Callable[[str], str | None]:
 
 
 def _file_name(path: str | os.PathLike[str]) -> str:
-    """The last part of a path written on any system (ntpath knows both separators)."""
+    """Return the last part of a path written on any system (ntpath knows both separators)."""
     return ntpath.basename(os.fspath(path))

@@ -135,7 +135,8 @@ def read_image(
     has no deeper mode for them.
 
     With ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` set, Pillow fills missing rows with gray instead
-    of reporting them; a file that ends too early is refused here all the same.
+    of reporting them. A file that ends too early is refused here all the same; damage in its
+    middle is then seen only as far as Pillow still reports it.
 
     Examples
     --------
@@ -172,7 +173,7 @@ def decode(path: str | os.PathLike[str], size: Size = None, resize_mode: str = "
     with _opened(path) as (file, kind):
         # Every kind of file has its decoder here; one for DICOM would be the next branch.
         if kind == "DICOM":
-            raise _Unreadable(_NO_DICOM)
+            raise _UnreadableError(_NO_DICOM)
         array, box = _decode_with_pillow(file, kind, wanted, resize_mode)
     return array if wanted is None else _resize_box(array, box, wanted, resize_mode)
 
@@ -262,7 +263,7 @@ class _Reader(io.BufferedReader):
         return data
 
 
-class _Unreadable(Exception):
+class _UnreadableError(Exception):
     """Why a file cannot be read; `_opened` knows which."""
 
 
@@ -279,19 +280,19 @@ def _opened(path: Any) -> Iterator[tuple[_Reader, str]]:
     name = str(name)  # numpy's str_ prints itself as np.str_('...')
     try:
         if "\0" in name:
-            raise _Unreadable("the path contains a NUL character")
+            raise _UnreadableError("the path contains a NUL character")
         status = os.stat(name)
         if stat.S_ISDIR(status.st_mode):
-            raise _Unreadable("it is a directory; give the files in it")
+            raise _UnreadableError("it is a directory; give the files in it")
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its writer
-            raise _Unreadable("it is no regular file but a pipe, socket or device")
+            raise _UnreadableError("it is no regular file but a pipe, socket or device")
         if status.st_size == 0:
-            raise _Unreadable("the file is empty")
+            raise _UnreadableError("the file is empty")
         with open(name, "rb", buffering=0) as raw, _Reader(raw) as file:
             kind = _kind(file.read(_HEAD_BYTES))
             file.seek(0)
             yield file, kind
-    except _Unreadable as error:
+    except _UnreadableError as error:
         raise ImageReadError(name, str(error)) from None
     except Exception as error:  # Pillow raises nearly every builtin on damaged files
         raise ImageReadError(name, _reason(error)) from error
@@ -314,8 +315,8 @@ def _kind(head: bytes) -> str:
     start = head.lstrip().lower()
     for magic, name in _OTHER_KINDS.items():
         if head.startswith(magic) or start.startswith(magic):
-            raise _Unreadable(f"it is {name}; {_SUPPORTED}")
-    raise _Unreadable(f"its content is no image of a known kind; {_SUPPORTED}")
+            raise _UnreadableError(f"it is {name}; {_SUPPORTED}")
+    raise _UnreadableError(f"its content is no image of a known kind; {_SUPPORTED}")
 
 
 def _decode_with_pillow(
@@ -332,7 +333,7 @@ def _decode_with_pillow(
         tile = tags.get(_TILE_WIDTH, 1), tags.get(_TILE_LENGTH, 1)
         for width, height in (image.size, tile):
             if width * height > limit:
-                raise _Unreadable(
+                raise _UnreadableError(
                     f"{width} x {height} pixels are more than the {limit} that are allowed; "
                     "scale it down first"
                 )
@@ -347,7 +348,7 @@ def _decode_with_pillow(
             box = drafted[1] if drafted and wanted else None
         image.load()
         if file.ended and ImageFile.LOAD_TRUNCATED_IMAGES:
-            raise _Unreadable("the file ends before the image does; it is cut short")
+            raise _UnreadableError("the file ends before the image does; it is cut short")
         array = _to_gray(image, tags)
         # After load(): it turns a TIFF by itself, and in a PNG the EXIF may follow the pixels.
         return np.ascontiguousarray(_TURNS[_orientation(image)](array)), box
@@ -359,7 +360,7 @@ def _to_gray(image: Image.Image, tags: Any) -> Array:
     if image.mode.startswith("I"):
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
-            raise _Unreadable(
+            raise _UnreadableError(
                 f"its integer pixels run from {values.min()} to {values.max()}; "
                 "only 0 to 65535 (16 bits) has a known meaning",
             )
@@ -374,15 +375,17 @@ def _to_gray(image: Image.Image, tags: Any) -> Array:
     if image.mode == "F":
         array = np.array(image, dtype=np.float32)
         if not np.isfinite(array).all():
-            raise _Unreadable("it has non-finite pixels (NaN or infinity)")
+            raise _UnreadableError("it has non-finite pixels (NaN or infinity)")
         if array.min() < 0 or array.max() > 1:
-            raise _Unreadable(
+            raise _UnreadableError(
                 f"its float pixels run from {array.min():g} to {array.max():g}; "
                 "only 0 to 1 has a known meaning, rescale them first",
             )
         return 1 - array if inverted else array
     if image.mode == "L" and tags.get(_SAMPLE_FORMAT) == (2,):  # Pillow takes -1 for 255
-        raise _Unreadable("it has signed 8-bit pixels; only unsigned ones have a known meaning")
+        raise _UnreadableError(
+            "it has signed 8-bit pixels; only unsigned ones have a known meaning"
+        )
     if image.mode == "La":  # gray times alpha already
         image = image.getchannel(0)
     elif image.has_transparency_data:
@@ -426,7 +429,7 @@ def _resize_box(array: Array, box: Box | None, size: tuple[int, int], mode: str)
     return padded
 
 
-def check_size(size: Size, resize_mode: str) -> tuple[int, int] | None:
+def check_size(size: Any, resize_mode: str) -> tuple[int, int] | None:
     """Return `size` as (height, width) or None, or say what is wrong with it. Internal."""
     if resize_mode not in RESIZE_MODES:
         raise InputError(f"resize_mode must be one of {RESIZE_MODES}, got {resize_mode!r}")
@@ -446,7 +449,7 @@ def check_size(size: Size, resize_mode: str) -> tuple[int, int] | None:
 
 
 def _scaled_shape(shape: tuple[float, float], size: tuple[int, int], mode: str) -> tuple[int, int]:
-    """The height and width that the whole image has once it is brought to `size`."""
+    """Return the height and width that the whole image has once it is brought to `size`."""
     if mode == "stretch":
         return size
     ratios = size[0] / shape[0], size[1] / shape[1]
@@ -456,11 +459,11 @@ def _scaled_shape(shape: tuple[float, float], size: tuple[int, int], mode: str) 
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none or it cannot be read."""
+    """Return the EXIF orientation, 1 to 8; 1 where there is none or it cannot be read."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
         return value if value in _TURNS else 1
-    except Exception:  # noqa: BLE001 - damaged metadata do not make the pixels unreadable
+    except Exception:  # damaged metadata do not make the pixels unreadable
         return 1
 
 

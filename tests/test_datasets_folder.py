@@ -51,7 +51,8 @@ def test_a_folder_per_class(folder):
     assert bunch.source.tolist() == bunch.split.tolist() == ["", "", ""]
     assert bunch.skipped == []
     for key in ("target", "groups", "source", "split"):
-        assert bunch[key].dtype.kind == "U" and bunch[key].shape == (3,)
+        assert bunch[key].dtype.kind == "U"
+        assert bunch[key].shape == (3,)
 
 
 def test_frame_and_description_say_the_same(folder):
@@ -253,7 +254,8 @@ def test_real_collections(shared_data, name, n_images, n_classes, n_unknown):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         bunch = load_cxr_folder(shared_data / name)
-    assert len(bunch.data) == n_images and len(bunch.target_names) == n_classes
+    assert len(bunch.data) == n_images
+    assert len(bunch.target_names) == n_classes
     assert bunch.skipped == []
     assert [w.category for w in caught] == ([PatientWarning] if n_unknown else [])
     if n_unknown:

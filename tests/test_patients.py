@@ -61,7 +61,9 @@ def test_a_path_without_patient_is_its_own_group():
 
 def test_no_paths_give_an_empty_array_of_str():
     patients, n_unknown = patients_from_names([])
-    assert patients.shape == (0,) and patients.dtype.kind == "U" and n_unknown == 0
+    assert patients.shape == (0,)
+    assert patients.dtype.kind == "U"
+    assert n_unknown == 0
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,8 @@ def test_a_pattern_is_searched_in_the_file_name_only():
 @pytest.mark.parametrize("pattern", [r"p(\d)?", r"x|(\d)", lambda _: None, lambda _: ""])
 def test_no_or_an_empty_match_is_unknown(pattern):
     patients, n_unknown = patients_from_names(["px.png"], pattern)
-    assert patients.tolist() == ["px.png"] and n_unknown == 1
+    assert patients.tolist() == ["px.png"]
+    assert n_unknown == 1
 
 
 def test_a_function_may_return_a_number():

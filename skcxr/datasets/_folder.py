@@ -229,7 +229,7 @@ def _find_images(root: str) -> tuple[list[_Image], list[Skipped]]:
 
 
 def _subfolders(root: str, relative: str, skipped: list[Skipped]) -> list[str]:
-    """The folders in one that should hold nothing else; all else goes to `skipped`."""
+    """List the folders in one that should hold nothing else; all else goes to `skipped`."""
     names = []
     for entry in _entries(_joined(root, relative), skipped):
         if _is_system(entry.name):
@@ -270,7 +270,7 @@ def _walk(
 
 
 def _entries(folder: str, skipped: list[Skipped]) -> list[os.DirEntry[str]]:
-    """What lies in a folder, by name."""
+    """List what lies in a folder, by name."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -293,7 +293,7 @@ def _listed(names: list[str], most: int = 8) -> str:
 
 
 def _first(skipped: list[Skipped], most: int = 3) -> str:
-    """The first files left out, as the end of a message."""
+    """List the first files left out, as the end of a message."""
     if not skipped:
         return ""
     shown = "; ".join(f"{entry.path!r}: {entry.reason}" for entry in skipped[:most])
@@ -316,7 +316,7 @@ def _describe(root: str, frame: Any, n_unknown: int, skipped: list[Skipped]) -> 
     if len(splits):
         counts = ", ".join(f"{name} {len(part)}" for name, part in splits.groupby("split"))
         seen: dict[str, set[str]] = defaultdict(set)
-        for patient, split in zip(splits["group"], splits["split"]):
+        for patient, split in zip(splits["group"], splits["split"], strict=True):
             seen[patient].add(split)
         n_shared = sum(len(names) > 1 for names in seen.values())
         lines += ["", f"Splits: {counts}; patients in more than one of them: {n_shared}."]

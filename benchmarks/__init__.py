@@ -1,0 +1,1 @@
+"""Benchmarks: always a ratio against a named peer in the same run."""
