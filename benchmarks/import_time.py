@@ -1,6 +1,6 @@
 """Seconds that ``import skcxr`` adds to ``import sklearn``, in pairs of new processes.
 
-    python -m benchmarks.import_time
+python -m benchmarks.import_time
 """
 
 from __future__ import annotations

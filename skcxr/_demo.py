@@ -163,12 +163,11 @@ def _draw(
     from sklearn.metrics import ConfusionMatrixDisplay
 
     figure = Figure(figsize=(13, 5.6), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[1, 1.35])
+    left, right = figure.subfigures(1, 2, width_ratios=[1, 1.35])  # type: ignore[misc]
     axes = left.subplots()
-    # ConfusionMatrixDisplay.plot needs pyplot only where no axes are given
-    ConfusionMatrixDisplay(confusion_matrix(truth, predicted, labels=classes), display_labels=classes).plot(
-        ax=axes, colorbar=False, cmap="Blues", xticks_rotation=30
-    )
+    matrix = confusion_matrix(truth, predicted, labels=classes)
+    display = ConfusionMatrixDisplay(matrix, display_labels=classes)
+    display.plot(ax=axes, colorbar=False, cmap="Blues", xticks_rotation=30)
     axes.set_title(f"{len(truth)} test images")
     wrong = np.flatnonzero(truth != predicted)[: _SHOWN // 4].tolist()
     shown = [*wrong, *(i for i in _spread(truth, _SHOWN) if i not in wrong)]

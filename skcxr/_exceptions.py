@@ -110,7 +110,9 @@ class MissingDependencyError(SkcxrError, ImportError):
     def __init__(self, library: str, extra: str) -> None:
         self.library = library
         self.extra = extra
-        super().__init__(f"{library} is not installed; install it with: pip install \"skcxr[{extra}]\"")
+        super().__init__(
+            f'{library} is not installed; install it with: pip install "skcxr[{extra}]"'
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.library, self.extra)

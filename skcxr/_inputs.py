@@ -111,8 +111,9 @@ def _check_against_fit(estimator: Any, images: Images) -> None:
     width = fit_high - fit_low
     # an order of magnitude is another unit (0 to 255 for 0 to 1), not another exposure
     too_wide = low < fit_low - 10 * width or high > fit_high + 10 * width
-    too_narrow = images.kind == "images" and 0 < high - low < width / 50 and high > low
-    if width > 0 and (too_wide or (too_narrow and width > 1.5)):
+    # only where the fit saw more than [0, 1]: a nearly blank image is narrow too
+    too_narrow = images.kind == "images" and width > 2 and 0 < high - low < width / 50
+    if width > 0 and (too_wide or too_narrow):
         raise InputError(
             f"X has pixels from {low:.6g} to {high:.6g}, but the classifier was fitted on pixels "
             f"from {fit_low:.6g} to {fit_high:.6g}: bring them to the same unit (uint8 and uint16 "

@@ -104,7 +104,7 @@ def _image_size(image_size: Any, images: Images) -> tuple[int, int]:
                 f"image_size={image_size!r} is for files and images; the rows of a 2-D X are not "
                 "resized, their shape is row_shape="
             )
-        return images.items.shape[1:]  # type: ignore[union-attr, return-value]
+        return images.items.shape[1:]  # type: ignore[union-attr]
     if isinstance(image_size, Sequence) and not isinstance(image_size, str):
         if len(image_size) != 2 or not all(int(side) == side >= 1 for side in image_size):
             raise InputError(f"image_size={image_size!r} is not (height, width) in pixels")

@@ -51,7 +51,7 @@ def check_weights(sample_weight: Any, n_samples: int) -> Array:
         raise InputError(
             "sample_weight is zero for every image; at least one weight must be positive"
         )
-    return weights  # type: ignore[no-any-return]
+    return weights
 
 
 def weigh_classes(class_weight: Any, classes: Array, target: Array, weights: Array) -> Array:
@@ -64,13 +64,11 @@ def weigh_classes(class_weight: Any, classes: Array, target: Array, weights: Arr
             counts = np.bincount(target, weights=weights, minlength=len(classes))
             per_class = weights.sum() / (len(classes) * counts)
         else:
-            per_class = compute_class_weight(
-                class_weight, classes=classes, y=classes[target]
-            )
+            per_class = compute_class_weight(class_weight, classes=classes, y=classes[target])
         weights = weights * per_class[target]
         if not weights.any():
             raise InputError(f"class_weight={class_weight!r} leaves every image a weight of zero")
-    return weights / weights.mean()  # type: ignore[no-any-return]
+    return weights / weights.mean()
 
 
 def early_stopping_split(

@@ -50,9 +50,10 @@ class CXRAugmentation:
     ) -> None:
         self.degrees, self.translate, self.scale, self.gamma = degrees, translate, scale, gamma
 
-    def __call__(self, images: Tensor) -> Tensor:  # (B, 1, H, W) -> (B, 1, H, W)
+    def __call__(self, images: Tensor) -> Tensor:
+        """Change a batch ``(B, 1, H, W)`` of pixels."""
         height, width = images.shape[2:]
-        # (7, B) numbers in [-1, 1); from the CPU's generator, so that every device sees the same
+        # (5, B) numbers in [-1, 1); from the CPU's generator, so that every device sees the same
         draw = (torch.rand(5, len(images)) * 2 - 1).to(images)
         angle = draw[0] * self.degrees * torch.pi / 180
         scale = 1 + draw[1] * self.scale
@@ -82,6 +83,7 @@ class PerImage:
         self.transform = transform
 
     def __call__(self, images: Tensor) -> Tensor:
+        """Change a batch ``(B, 1, H, W)`` of pixels."""
         changed = [self.transform(image) for image in images]
         for image in changed:
             if not isinstance(image, Tensor) or image.shape != images.shape[1:]:

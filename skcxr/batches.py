@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from skcxr._exceptions import InputError, SkcxrError
@@ -138,11 +137,12 @@ def to_gray(images: Array) -> Array:
     if images.dtype == np.bool_:
         return to_gray(images.astype(np.float32))
     if images.dtype == np.uint8:
-        r, g, b = (channel.astype(np.uint32) for channel in (red, green, blue))
-        return ((19595 * r + 38470 * g + 7471 * b + 0x8000) >> 16).astype(np.uint8)
-    kind = np.float64 if images.dtype.itemsize > 4 else np.float32
-    r, g, b = (channel.astype(kind) for channel in (red, green, blue))
-    gray = g + kind(0.299) * (r - g) + kind(0.114) * (b - g)
+        weighted = 19595 * red.astype(np.uint32) + 38470 * green.astype(np.uint32)
+        weighted += 7471 * blue.astype(np.uint32) + 0x8000
+        return (weighted >> 16).astype(np.uint8)
+    if images.dtype != np.float64:
+        red, green, blue = (channel.astype(np.float32) for channel in (red, green, blue))
+    gray = green + 0.299 * (red - green) + 0.114 * (blue - green)
     return np.rint(gray).astype(np.uint16) if images.dtype == np.uint16 else gray
 
 
@@ -183,8 +183,8 @@ class ImageDataset(Dataset[Any]):
         self.items = items
         self.size = size
         self.dtype = dtype
-        self.target = torch.zeros(n, dtype=torch.int64) if target is None else torch.tensor(target)
-        self.weight = torch.ones(n, dtype=dtype) if weight is None else torch.tensor(weight, dtype=dtype)
+        self.target = torch.tensor(np.zeros(n, np.int64) if target is None else target)
+        self.weight = torch.tensor(np.ones(n) if weight is None else weight, dtype=dtype)
         self.ram_left = ram_limit
         self._held: dict[int, Array] = {}
         self._as_given = isinstance(items, np.ndarray) and items.shape[1:3] == size

@@ -31,7 +31,14 @@ from skcxr._targets import (
 )
 from skcxr.batches import BatchLoader, ImageDataset
 from skcxr.networks import build_network
-from skcxr.training import EpochBar, TrainingNet, WeightedCrossEntropy, own_randomness, schedule
+from skcxr.training import (
+    EpochBar,
+    TrainingNet,
+    WeightedCrossEntropy,
+    fair_threads,
+    own_randomness,
+    schedule,
+)
 
 __all__ = ["CXRClassifier"]
 
@@ -197,7 +204,12 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  (scikit-learn's convention)
         "backbone": [str, callable],
         "weights": [None, str, os.PathLike],
-        "image_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), tuple, list],
+        "image_size": [
+            StrOptions({"auto"}),
+            Interval(Integral, 1, None, closed="left"),
+            tuple,
+            list,
+        ],
         "row_shape": [None, tuple, list],
         "channel_axis": [StrOptions({"auto"}), Integral],
         "max_epochs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
@@ -223,6 +235,9 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
 
     # under metadata routing, scikit-learn passes patients to fit without being asked
     __metadata_request__fit = {"groups": True}  # noqa: RUF012
+
+    classes_: np.ndarray[Any, Any]
+    net_: TrainingNet
 
     def __init__(
         self,
@@ -360,7 +375,7 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
                     patience=self.n_iter_no_change, load_best=True, sink=noop
                 ))
             )  # fmt: skip
-        with own_randomness(seed, settings.device):
+        with fair_threads(), own_randomness(seed, settings.device):
             net = self._build_net(settings, len(classes), seed, callbacks, split)
             net.initialize()
             if warm:
@@ -414,7 +429,7 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
         seed = self._draw_seed() + (0 if first else len(self.history_))
         weight = weigh_classes(self.class_weight, known, target, weight)
         dataset = settings.dataset(images, target, weight)
-        with own_randomness(seed, settings.device):
+        with fair_threads(), own_randomness(seed, settings.device):
             if first:
                 net = self._build_net(settings, len(known), seed, [], None)
                 net.set_params(max_epochs=1)
@@ -519,8 +534,9 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         images = read_images(self, X, reset=False)
         dataset = self._settings.dataset(images)
-        logits = torch.cat(list(self.net_.forward_iter(dataset)))
-        return logits.numpy().astype(np.float64)  # type: ignore[no-any-return]
+        with fair_threads():
+            logits = torch.cat(list(self.net_.forward_iter(dataset)))
+        return logits.numpy().astype(np.float64)
 
     def predict(self, X: Any) -> np.ndarray[Any, Any]:
         """Predict the most probable class.
@@ -541,7 +557,7 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
             X cannot be used, or a file cannot be read.
         """
         best = self._logits(X).argmax(axis=1)
-        return self.classes_[best]  # type: ignore[no-any-return]
+        return self.classes_[best]
 
     def predict_proba(self, X: Any) -> np.ndarray[Any, Any]:
         """Predict the probability of each class.
@@ -561,7 +577,7 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
         InputError, ImageReadError
             X cannot be used, or a file cannot be read.
         """
-        return softmax(self._logits(X), axis=1)  # type: ignore[no-any-return]
+        return softmax(self._logits(X), axis=1)
 
     def predict_log_proba(self, X: Any) -> np.ndarray[Any, Any]:
         """Predict the logarithm of the probability of each class.
@@ -581,7 +597,7 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
         InputError, ImageReadError
             X cannot be used, or a file cannot be read.
         """
-        return log_softmax(self._logits(X), axis=1)  # type: ignore[no-any-return]
+        return log_softmax(self._logits(X), axis=1)
 
     def decision_function(self, X: Any) -> np.ndarray[Any, Any]:
         """Logits: scores that are higher for more probable classes.
@@ -613,7 +629,7 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
     def module_(self) -> torch.nn.Module:
         """The fitted network."""
         check_is_fitted(self)
-        return self.net_.module_  # type: ignore[no-any-return]
+        return self.net_.module_
 
     @property
     def history_(self) -> Any:

@@ -32,9 +32,9 @@ def demo(
         Path | None,
         typer.Argument(help="A folder with one folder of images per class; without it, phantoms."),
     ] = None,
-    out: Annotated[
-        Path, typer.Option(help="Folder to write to; made if need be.")
-    ] = Path("skcxr-demo"),
+    out: Annotated[Path, typer.Option(help="Folder to write to; made if need be.")] = Path(
+        "skcxr-demo"
+    ),
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0,
 ) -> None:
     """Fit and test a classifier on images that the package draws, or on DATA."""

@@ -82,9 +82,9 @@ class _Convolution(torch.autograd.Function):
             return grad_x, None, None, None
 
         def of_weight(chunk: tuple[Tensor, Tensor]) -> Tensor:
-            return gradient(*chunk, False)  # type: ignore[no-any-return]
+            return gradient(*chunk, False)
 
-        chunks = zip(x.split(_WGRAD_CHUNK), grad.split(_WGRAD_CHUNK), strict=True)
+        chunks = zip(torch.split(x, _WGRAD_CHUNK), torch.split(grad, _WGRAD_CHUNK), strict=True)
         n_threads = torch.get_num_threads()
         if n_threads == 1 or len(x) <= _WGRAD_CHUNK:
             parts = [of_weight(chunk) for chunk in chunks]
@@ -101,7 +101,7 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu" and torch.is_grad_enabled():
-            return _Convolution.apply(x, self.weight, self.stride, self.padding)  # type: ignore
+            return _Convolution.apply(x, self.weight, self.stride, self.padding)
         return super().forward(x)
 
 
@@ -173,13 +173,14 @@ class SmallNet(nn.Module):
         self.hidden = nn.Linear(32 * cells[0] * cells[1], 64)
         self.head = nn.Linear(64, num_classes)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, 1, H, W)
-        x = self.standardize(x)
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(B, num_classes)`` of pixels ``(B, 1, H, W)``."""
+        x = self.standardize(x)  # (B, 1, H, W)
         x = self.conv1(x).relu()  # (B, 16, H, W)
         x = self.conv2(x).relu()  # (B, 32, H, W)
         x = self.pool(x).flatten(1)  # (B, 32 * cells)
         x = self.hidden(x).relu()  # (B, 64)
-        return self.head(x)  # type: ignore[no-any-return]  # (B, num_classes)
+        return self.head(x)  # (B, num_classes)
 
 
 def _block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
@@ -212,13 +213,14 @@ class CXRNet(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(8 * width, num_classes)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, 1, H, W)
-        x = self.standardize(x)
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(B, num_classes)`` of pixels ``(B, 1, H, W)``."""
+        x = self.standardize(x)  # (B, 1, H, W)
         x = self.pool(self.stem(x))  # (B, w, H/4, W/4)
         x = self.pool(self.stage1(x))  # (B, 2w, H/8, W/8)
         x = self.pool(self.stage2(x))  # (B, 4w, H/16, W/16)
         x = self.stage3(x).mean((2, 3))  # (B, 8w)
-        return self.head(self.dropout(x))  # type: ignore[no-any-return]  # (B, num_classes)
+        return self.head(self.dropout(x))  # (B, num_classes)
 
 
 _BACKBONES: dict[str, Callable[..., nn.Module]] = {"cxrnet": CXRNet, "smallnet": SmallNet}

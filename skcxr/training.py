@@ -7,6 +7,7 @@ Ctrl-C goes through, and the optimiser's memory is dropped when nobody will use 
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import skorch
 import torch
+from joblib.parallel import get_active_backend
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -43,14 +45,15 @@ class WeightedCrossEntropy(nn.Module):
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, labels: tuple[Tensor, Tensor]) -> Tensor:
-        target, weight = labels  # (B,), (B,)
+        """Mean loss of ``(B, K)`` logits for ``(B,)`` labels with ``(B,)`` weights."""
+        target, weight = labels
         loss = F.cross_entropy(
             logits, target, reduction="none", label_smoothing=self.label_smoothing
         )
         return (loss * weight).mean()
 
 
-class TrainingNet(skorch.NeuralNet):  # type: ignore[misc]
+class TrainingNet(skorch.NeuralNet):
     """skorch's net with augmentation of training batches, and Ctrl-C that gets out.
 
     Parameters
@@ -68,12 +71,14 @@ class TrainingNet(skorch.NeuralNet):  # type: ignore[misc]
         self.augment = augment
 
     def train_step(self, batch: Any, **fit_params: Any) -> Any:
+        """Augment a batch, then let skorch take its step."""
         if self.augment is not None:
             images, labels = batch
             batch = self.augment(images.to(self.device)), labels
         return super().train_step(batch, **fit_params)
 
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None, **fit_params: Any) -> Any:
+        """Train for `max_epochs`; an interrupt is the caller's."""
         # skorch's own swallows KeyboardInterrupt and would leave a half-trained net called fitted
         if not self.initialized_:
             self.initialize()
@@ -85,7 +90,7 @@ class TrainingNet(skorch.NeuralNet):  # type: ignore[misc]
     def forget_training(self) -> None:
         """Drop what only training needs: optimiser state, schedules, copies of weights."""
         self.optimizer_.state.clear()
-        self.callbacks_ = [
+        self.callbacks_: list[tuple[str, Any]] = [
             (name, callback)
             for name, callback in self.callbacks_
             if not isinstance(callback, LRScheduler | EarlyStopping | EpochBar)
@@ -94,7 +99,7 @@ class TrainingNet(skorch.NeuralNet):  # type: ignore[misc]
             epoch["batches"] = []
 
 
-class EpochBar(Callback):  # type: ignore[misc]
+class EpochBar(Callback):
     """A progress bar over the epochs of a fit, on standard error."""
 
     def __init__(self, max_epochs: int) -> None:
@@ -135,20 +140,23 @@ class EpochBar(Callback):  # type: ignore[misc]
 def schedule(
     lr_schedule: str | None, lr: float, n_epochs: int, n_batches: int
 ) -> list[tuple[str, Any]]:
-    """The callback of a learning-rate schedule, in a list that may be empty.
+    """List the callback of a learning-rate schedule, if there is one.
 
     ``"onecycle"`` rises to `lr` over 30% of the steps and falls to nothing (Smith and Topin,
     2019); ``"cosine"`` falls from `lr` along half a cosine (Loshchilov and Hutter, ICLR 2017).
     """
     steps = n_epochs * n_batches
-    common = {"step_every": "batch", "event_name": None, "last_epoch": -1}
+    if lr_schedule is None:
+        return []
+    policy: Any
     if lr_schedule == "onecycle":
         policy = torch.optim.lr_scheduler.OneCycleLR
-        return [("lr_schedule", LRScheduler(policy, max_lr=lr, total_steps=max(steps, 2), **common))]
-    if lr_schedule == "cosine":
+        options = {"max_lr": lr, "total_steps": max(steps, 2)}
+    else:
         policy = torch.optim.lr_scheduler.CosineAnnealingLR
-        return [("lr_schedule", LRScheduler(policy, T_max=steps, **common))]
-    return []
+        options = {"T_max": steps}
+    callback = LRScheduler(policy, step_every="batch", event_name=None, last_epoch=-1, **options)
+    return [("lr_schedule", callback)]
 
 
 @contextmanager
@@ -166,3 +174,21 @@ def own_randomness(seed: int, device: str) -> Iterator[None]:
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+@contextmanager
+def fair_threads() -> Iterator[None]:
+    """One torch thread inside a thread of joblib's, whose siblings use the other processors.
+
+    joblib's processes need nothing: joblib tells each how many threads it may start.
+    """
+    of_joblib = get_active_backend()[0].nesting_level
+    if not of_joblib or threading.current_thread() is threading.main_thread():
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
