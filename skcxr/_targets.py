@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -99,8 +100,9 @@ def early_stopping_split(
                 stacklevel=5,
             )
     groups = np.unique(np.asarray(groups), return_inverse=True)[1]
-    # whole folds make up the fraction: 0.1 is one of 10, 0.25 five of 20
-    n_splits = min(max(20, round(1 / validation_fraction)), int(groups.max()) + 1)
+    # whole folds make up the fraction: 0.1 is one of 10, 0.3 three of 10
+    n_splits = Fraction(validation_fraction).limit_denominator(20).denominator
+    n_splits = min(max(2, n_splits), int(groups.max()) + 1, int(np.bincount(target).max()))
     n_valid = min(max(1, round(validation_fraction * n_splits)), n_splits - 1)
     if n_valid < 1:
         raise InputError(
@@ -109,13 +111,10 @@ def early_stopping_split(
         )
     splitter = StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        # a class may have fewer members than there are folds; several folds are joined below
+        # a class may have fewer members than there are folds
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        try:
-            folds = [fold for _, fold in splitter.split(target, target, groups)]
-        except ValueError:
-            folds = []
-    valid = np.sort(np.concatenate(folds[:n_valid])) if folds else np.empty(0, int)
+        folds = [fold for _, fold in splitter.split(target, target, groups)]
+    valid = np.sort(np.concatenate(folds[:n_valid]))
     train = np.setdiff1d(np.arange(n_samples), valid)
     lost = np.setdiff1d(target, target[train])
     if not len(valid) or not len(train) or len(lost):

@@ -47,6 +47,8 @@ def as_paths(X: Any) -> list[str] | None:
         raise InputError(f"X is the single path {os.fspath(X)!r}; pass a list: [path]")
     if isinstance(X, list | tuple):
         entries: Sequence[Any] = X
+        if not entries:
+            raise InputError("X is empty: found 0 sample(s)")
     else:
         dtypes = getattr(X, "dtypes", getattr(X, "dtype", None))
         if not hasattr(X, "__array__") or getattr(dtypes, "kind", "O") not in "OUTS":

@@ -13,13 +13,13 @@ import torch
 from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import EarlyStopping
 from skorch.helper import predefined_split
 from skorch.utils import noop
 
-from skcxr._exceptions import InputError
+from skcxr._exceptions import InputError, SkcxrError
 from skcxr._inputs import read_images
 from skcxr._settings import DTYPES, Settings, settle
 from skcxr._targets import (
@@ -211,7 +211,7 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
             list,
         ],
         "row_shape": [None, tuple, list],
-        "channel_axis": [StrOptions({"auto"}), Integral],
+        "channel_axis": [StrOptions({"auto"}), Options(Integral, {1, 3, -1})],
         "max_epochs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "lr": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
@@ -377,7 +377,6 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
             )  # fmt: skip
         with fair_threads(), own_randomness(seed, settings.device):
             net = self._build_net(settings, len(classes), seed, callbacks, split)
-            net.initialize()
             if warm:
                 net.module_.load_state_dict(self.module_.state_dict())
             self._train(net, dataset)
@@ -433,7 +432,6 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
             if first:
                 net = self._build_net(settings, len(known), seed, [], None)
                 net.set_params(max_epochs=1)
-                net.initialize()
             else:
                 net = self.net_
                 net.iterator_train__shuffle_seed = seed
@@ -470,7 +468,7 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
         if self.verbose == 1:
             callbacks = [*callbacks, ("bar", EpochBar(settings.max_epochs))]
         try:
-            return TrainingNet(
+            net = TrainingNet(
                 build_network,
                 module__backbone=settings.backbone,
                 module__num_classes=num_classes,
@@ -491,7 +489,7 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
                 iterator_valid__num_workers=self.num_workers,
                 train_split=split,
                 augment=settings.augmenter(),
-                callbacks=[*callbacks, *(extra.pop("callbacks", None) or [])],
+                callbacks=[*(extra.pop("callbacks", None) or []), *callbacks],
                 device=settings.device,
                 verbose=max(0, int(self.verbose) - 1),
                 **{
@@ -500,8 +498,11 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
                     **extra,
                 },
             )
+            return net.initialize()
         except (TypeError, ValueError) as error:
-            raise InputError(f"net_params: {error}") from error
+            if isinstance(error, SkcxrError) or not extra:
+                raise
+            raise InputError(f"net_params={self.net_params!r}: {error}") from error
 
     def _train(self, net: TrainingNet, dataset: ImageDataset) -> None:
         try:

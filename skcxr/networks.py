@@ -16,29 +16,34 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from skcxr._exceptions import InputError
 
 __all__ = ["CXRNet", "SmallNet", "build_network", "list_backbones"]
 
-_WGRAD_CHUNK = 8  # images whose weight gradient one thread computes
-
 
 # --------------------------------------------------------------------------------------------
-# a convolution whose gradient does not depend on the number of threads
+# layers that compute the same on any number of CPU threads
+#
+# oneDNN and MKL split some sums by the number of threads, so a network trained with one thread
+# and the same network trained with two part ways in the last bit, and then altogether. These
+# layers cut a batch into fixed pieces, give each piece to one thread, and add in order.
 # --------------------------------------------------------------------------------------------
+
+_PIECE = 8  # images
 
 
 @lru_cache(maxsize=4)
-def _single_threaded_workers(n_threads: int, pid: int) -> ThreadPoolExecutor:
-    """Threads that each run torch single-threaded (``pid`` keeps forks apart)."""
+def _workers(n_threads: int, pid: int) -> ThreadPoolExecutor:
+    """Threads that each run torch single-threaded (`pid`: a fork has none of its parent's)."""
     started = threading.Barrier(n_threads + 1)
 
     def start() -> None:
@@ -53,55 +58,75 @@ def _single_threaded_workers(n_threads: int, pid: int) -> ThreadPoolExecutor:
     return workers
 
 
+def _map(function: Callable[..., Tensor], *pieces: Iterable[Tensor]) -> list[Tensor]:
+    """Map `function` over pieces of a batch, each in one thread."""
+    n_threads = torch.get_num_threads()
+    if n_threads == 1:
+        return list(map(function, *pieces))
+    return list(_workers(n_threads, os.getpid()).map(function, *pieces))
+
+
 class _Convolution(torch.autograd.Function):
-    """``conv2d`` that sums its weight gradient over fixed chunks of the batch, in order.
-
-    oneDNN splits that one sum by the number of threads, so a network trained with one thread
-    and the same network trained with two part ways in the last bit and then altogether.
-    """
-
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Any, padding: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Any) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding = stride, padding
-        return torch.conv2d(x, weight, None, stride, padding)
+        ctx.stride = stride
+        return torch.conv2d(x, weight, None, stride, padding=1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
 
-        def gradient(x: Tensor, grad: Tensor, of_x: bool) -> Any:
+        def gradients(x: Tensor, grad: Tensor, *wanted: bool) -> Any:
             return torch.ops.aten.convolution_backward(
-                grad, x, weight, None, ctx.stride, ctx.padding, (1, 1), False, (0, 0), 1,
-                (of_x, not of_x, False),
-            )[not of_x]  # fmt: skip
+                grad, x, weight, None, ctx.stride, (1, 1), (1, 1), False, (0, 0), 1, wanted
+            )
 
-        grad_x = gradient(x, grad, True) if ctx.needs_input_grad[0] else None
+        def of_weight(x: Tensor, grad: Tensor) -> Tensor:
+            return gradients(x, grad, False, True, False)[1]
+
+        of_x, _, _ = gradients(x, grad, ctx.needs_input_grad[0], False, False)
         if not ctx.needs_input_grad[1]:
-            return grad_x, None, None, None
+            return of_x, None, None
+        parts = _map(of_weight, torch.split(x, _PIECE), torch.split(grad, _PIECE))
+        return of_x, sum(parts[1:], start=parts[0]), None
 
-        def of_weight(chunk: tuple[Tensor, Tensor]) -> Tensor:
-            return gradient(*chunk, False)
 
-        chunks = zip(torch.split(x, _WGRAD_CHUNK), torch.split(grad, _WGRAD_CHUNK), strict=True)
-        n_threads = torch.get_num_threads()
-        if n_threads == 1 or len(x) <= _WGRAD_CHUNK:
-            parts = [of_weight(chunk) for chunk in chunks]
-        else:
-            parts = list(_single_threaded_workers(n_threads, os.getpid()).map(of_weight, chunks))
-        return grad_x, sum(parts[1:], start=parts[0]), None, None
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _map(F.linear, [x], [weight])[0]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight = _map(torch.mm, [grad, grad.t()], [weight, x])
+        return of_x, of_weight
 
 
 class Conv2d(nn.Conv2d):
-    """A bias-free 3 x 3 convolution, the same to the bit for any number of CPU threads."""
+    """A 3 x 3 convolution, zero-padded, the same to the bit for any number of CPU threads."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__(in_channels, out_channels, 3, stride, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Feature maps ``(B, C', H', W')`` of ``(B, C, H, W)``."""
         if x.device.type == "cpu" and torch.is_grad_enabled():
-            return _Convolution.apply(x, self.weight, self.stride, self.padding)
+            return _Convolution.apply(x, self.weight, self.stride)
+        return super().forward(x)
+
+
+class Linear(nn.Linear):
+    """A linear layer, the same to the bit for any number of CPU threads."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features ``(B, D')`` of ``(B, D)``."""
+        if x.device.type == "cpu":
+            return _Linear.apply(x, self.weight) + self.bias
         return super().forward(x)
 
 
@@ -167,17 +192,19 @@ class SmallNet(nn.Module):
         # at most 64 cells are told apart: 8 x 8 of an image, 64 in a line of a strip
         cells = (min(height, 64 if width == 1 else 8), min(width, 64 if height == 1 else 8))
         self.standardize = StandardizeEach() if pixels is None else StandardizeAll(*pixels)
-        self.conv1 = nn.Conv2d(1, 16, 3, padding=1)
-        self.conv2 = nn.Conv2d(16, 32, 3, padding=1)
+        self.conv1 = Conv2d(1, 16)
+        self.conv2 = Conv2d(16, 32)
+        self.bias1 = nn.Parameter(torch.zeros(16, 1, 1))
+        self.bias2 = nn.Parameter(torch.zeros(32, 1, 1))
         self.pool = nn.AdaptiveAvgPool2d(cells)
-        self.hidden = nn.Linear(32 * cells[0] * cells[1], 64)
-        self.head = nn.Linear(64, num_classes)
+        self.hidden = Linear(32 * cells[0] * cells[1], 64)
+        self.head = Linear(64, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(B, num_classes)`` of pixels ``(B, 1, H, W)``."""
         x = self.standardize(x)  # (B, 1, H, W)
-        x = self.conv1(x).relu()  # (B, 16, H, W)
-        x = self.conv2(x).relu()  # (B, 32, H, W)
+        x = (self.conv1(x) + self.bias1).relu()  # (B, 16, H, W)
+        x = (self.conv2(x) + self.bias2).relu()  # (B, 32, H, W)
         x = self.pool(x).flatten(1)  # (B, 32 * cells)
         x = self.hidden(x).relu()  # (B, 64)
         return self.head(x)  # (B, num_classes)
@@ -211,7 +238,7 @@ class CXRNet(nn.Module):
         self.stage3 = _block(4 * width, 8 * width)
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(8 * width, num_classes)
+        self.head = Linear(8 * width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(B, num_classes)`` of pixels ``(B, 1, H, W)``."""

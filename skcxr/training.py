@@ -83,18 +83,23 @@ class TrainingNet(skorch.NeuralNet):
         if not self.initialized_:
             self.initialize()
         self.notify("on_train_begin", X=X, y=y)
-        self.fit_loop(X, y, **fit_params)
+        try:
+            self.fit_loop(X, y, **fit_params)
+        except KeyboardInterrupt:  # skorch's EarlyStopping speaks by one too
+            stops = [c for _, c in self.callbacks_ if isinstance(c, EarlyStopping)]
+            if all(callback.misses_ != callback.patience for callback in stops):
+                raise
         self.notify("on_train_end", X=X, y=y)
         return self
 
     def forget_training(self) -> None:
         """Drop what only training needs: optimiser state, schedules, copies of weights."""
         self.optimizer_.state.clear()
-        self.callbacks_: list[tuple[str, Any]] = [
-            (name, callback)
-            for name, callback in self.callbacks_
-            if not isinstance(callback, LRScheduler | EarlyStopping | EpochBar)
+        ours = {"lr_schedule", "early_stopping", "bar"}
+        self.callbacks: list[Any] = [
+            item for item in self.callbacks if not isinstance(item, tuple) or item[0] not in ours
         ]
+        self.callbacks_: list[Any] = [item for item in self.callbacks_ if item[0] not in ours]
         for epoch in self.history:
             epoch["batches"] = []
 
@@ -151,7 +156,8 @@ def schedule(
     policy: Any
     if lr_schedule == "onecycle":
         policy = torch.optim.lr_scheduler.OneCycleLR
-        options = {"max_lr": lr, "total_steps": max(steps, 2)}
+        # cycling the momentum too would override what the user sets as the optimizer's
+        options = {"max_lr": lr, "total_steps": max(steps, 2), "cycle_momentum": False}
     else:
         policy = torch.optim.lr_scheduler.CosineAnnealingLR
         options = {"T_max": steps}
