@@ -1,0 +1,68 @@
+"""What `skcxr` shows, and what it costs to import."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+import skcxr
+
+NAMES = [
+    "CXRClassifier", "DatasetError", "ImageLoader", "ImageReadError", "InputError",
+    "MissingDependencyError", "PatientWarning", "SkcxrError", "SkcxrWarning", "WeightsError",
+    "__version__", "load_cxr_folder", "make_cxr_phantoms", "read_image",
+]  # fmt: skip
+
+
+def test_exported_names():
+    assert skcxr.__all__ == NAMES
+    assert set(NAMES) <= set(dir(skcxr))
+    for name in NAMES:
+        assert getattr(skcxr, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = skcxr.nonsense
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "__version__"])
+def test_every_public_thing_is_documented(name):
+    thing = getattr(skcxr, name)
+    assert thing.__doc__
+    if inspect.isfunction(thing) or name in ("CXRClassifier", "ImageLoader"):
+        for section in ("Parameters", "Examples"):
+            assert f"{section}\n" in thing.__doc__, section
+
+
+def test_import_does_not_wait_for_torch():
+    code = "import skcxr, sys; assert not {'torch', 'sklearn', 'pandas'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_submodules_are_found_without_an_import_of_their_own():
+    code = "import skcxr; skcxr.images.read_image; skcxr.datasets.load_cxr_folder"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_exceptions_are_builtins_too_and_travel():
+    errors = [
+        skcxr.ImageReadError("a.png", "empty"),
+        skcxr.MissingDependencyError("pydicom", "dicom"),
+        skcxr.InputError("x"),
+        skcxr.DatasetError("x"),
+        skcxr.WeightsError("x"),
+    ]
+    for error, builtin in zip(
+        errors, (OSError, ImportError, ValueError, ValueError, ValueError), strict=True
+    ):
+        assert isinstance(error, skcxr.SkcxrError)
+        assert isinstance(error, builtin)
+        for other in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+            assert type(other) is type(error)
+            assert str(other) == str(error)
+            assert vars(other) == vars(error)
+    assert errors[0].path == "a.png"
+    assert 'pip install "skcxr[dicom]"' in str(errors[1])
