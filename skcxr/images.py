@@ -8,57 +8,38 @@ links; they serve the other modules of skcxr and may change without notice.
 A radiograph keeps its depth: 8-bit files give ``uint8``, 16-bit files ``uint16``, float TIFFs
 ``float32``, and each is scaled by the range of its type, never by its own darkest and brightest
 pixel. Whatever is wrong with a file is said by one exception, `ImageReadError`.
-
-Pillow is used file class by file class and not through ``Image.open``: the content alone decides
-the decoder, and Pillow's global state (loaded plugins, ``MAX_IMAGE_PIXELS``,
-``LOAD_TRUNCATED_IMAGES``) stays as it was.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import numbers
 import os
 import stat
-import threading
-import warnings
-from collections.abc import Callable, Iterator
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
+from PIL import Image
 
 from skcxr._exceptions import ImageReadError, InputError
+from skcxr._pillow import (
+    Array,
+    Box,
+    Reader,
+    UnreadableError,
+    decode_with_pillow,
+    scaled_shape,
+)
 
 __all__ = ["read_image"]
 
-Array = np.ndarray[Any, Any]
 Size = int | tuple[int, int] | None
-Box = tuple[float, float, float, float]
 
 RESIZE_MODES = ("stretch", "pad", "crop")
 
-# Pillow's own limit, from which on it speaks of a decompression bomb. It is a constant here, so
-# that setting Image.MAX_IMAGE_PIXELS to None elsewhere in the program does not open the door.
-MAX_PIXELS = 89_478_485
-
 _HEAD_BYTES = 132  # "DICM" lies at 128
 _SUPPORTED = "PNG, JPEG, TIFF, BMP and WebP are read"
-
-_PILLOW_CLASSES: dict[str, Callable[..., ImageFile.ImageFile]] = {
-    "PNG": PngImageFile,
-    "JPEG": JpegImageFile,
-    "TIFF": TiffImageFile,
-    "BMP": BmpImageFile,
-    "WebP": WebPImageFile,
-}
-
 _NO_DICOM = "it is a DICOM file, which is not yet supported; convert it to PNG first"
 
 _BMP_HEADER_BYTES = (12, 16, 40, 52, 56, 64, 108, 124)
@@ -75,20 +56,6 @@ _OTHER_KINDS = {
     b"<html": "an HTML page",
     b"version https://git-lfs": "a Git LFS pointer, not the file itself",
 }
-
-# EXIF orientation -> what turns the stored array upright
-_TURNS: dict[int, Callable[[Array], Array]] = {
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.T,
-    6: lambda a: a.T[:, ::-1],
-    7: lambda a: a.T[::-1, ::-1],
-    8: lambda a: a.T[::-1],
-}
-_ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 274, 258, 262, 339
-_TILE_WIDTH, _TILE_LENGTH = 322, 323
 
 
 def read_image(
@@ -173,8 +140,8 @@ def decode(path: str | os.PathLike[str], size: Size = None, resize_mode: str = "
     with _opened(path) as (file, kind):
         # Every kind of file has its decoder here; one for DICOM would be the next branch.
         if kind == "DICOM":
-            raise _UnreadableError(_NO_DICOM)
-        array, box = _decode_with_pillow(file, kind, wanted, resize_mode)
+            raise UnreadableError(_NO_DICOM)
+        array, box = decode_with_pillow(file, kind, wanted, resize_mode)
     return array if wanted is None else _resize_box(array, box, wanted, resize_mode)
 
 
@@ -251,24 +218,8 @@ def resize(array: Array, size: Size, resize_mode: str = "stretch") -> Array:
     return array if wanted is None else _resize_box(array, None, wanted, resize_mode)
 
 
-class _Reader(io.BufferedReader):
-    """A file that remembers whether someone wanted to read on behind its end."""
-
-    ended = False
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = super().read(size)
-        if not data and size != 0:
-            self.ended = True
-        return data
-
-
-class _UnreadableError(Exception):
-    """Why a file cannot be read; `_opened` knows which."""
-
-
 @contextlib.contextmanager
-def _opened(path: Any) -> Iterator[tuple[_Reader, str]]:
+def _opened(path: Any) -> Iterator[tuple[Reader, str]]:
     """Open a regular file and tell its kind. All that goes wrong becomes an ImageReadError."""
     try:
         name = os.fspath(path)
@@ -280,19 +231,19 @@ def _opened(path: Any) -> Iterator[tuple[_Reader, str]]:
     name = str(name)  # numpy's str_ prints itself as np.str_('...')
     try:
         if "\0" in name:
-            raise _UnreadableError("the path contains a NUL character")
+            raise UnreadableError("the path contains a NUL character")
         status = os.stat(name)
         if stat.S_ISDIR(status.st_mode):
-            raise _UnreadableError("it is a directory; give the files in it")
+            raise UnreadableError("it is a directory; give the files in it")
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its writer
-            raise _UnreadableError("it is no regular file but a pipe, socket or device")
+            raise UnreadableError("it is no regular file but a pipe, socket or device")
         if status.st_size == 0:
-            raise _UnreadableError("the file is empty")
-        with open(name, "rb", buffering=0) as raw, _Reader(raw) as file:
+            raise UnreadableError("the file is empty")
+        with open(name, "rb", buffering=0) as raw, Reader(raw) as file:
             kind = _kind(file.read(_HEAD_BYTES))
             file.seek(0)
             yield file, kind
-    except _UnreadableError as error:
+    except UnreadableError as error:
         raise ImageReadError(name, str(error)) from None
     except Exception as error:  # Pillow raises nearly every builtin on damaged files
         raise ImageReadError(name, _reason(error)) from error
@@ -315,87 +266,8 @@ def _kind(head: bytes) -> str:
     start = head.lstrip().lower()
     for magic, name in _OTHER_KINDS.items():
         if head.startswith(magic) or start.startswith(magic):
-            raise _UnreadableError(f"it is {name}; {_SUPPORTED}")
-    raise _UnreadableError(f"its content is no image of a known kind; {_SUPPORTED}")
-
-
-def _decode_with_pillow(
-    file: _Reader, kind: str, size: tuple[int, int] | None, resize_mode: str
-) -> tuple[Array, Box | None]:
-    """Decode an open file into an upright array and the box in it that the image fills.
-
-    A JPEG far above `size` is decoded at a reduced scale. Its last row and column then stand for
-    less than one pixel of the reduced image, so the box ends within them.
-    """
-    with _quiet_pillow(), _PILLOW_CLASSES[kind](file) as image:
-        limit = min(MAX_PIXELS, Image.MAX_IMAGE_PIXELS or MAX_PIXELS)
-        tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
-        tile = tags.get(_TILE_WIDTH, 1), tags.get(_TILE_LENGTH, 1)
-        for width, height in (image.size, tile):
-            if width * height > limit:
-                raise _UnreadableError(
-                    f"{width} x {height} pixels are more than the {limit} that are allowed; "
-                    "scale it down first"
-                )
-        box: Box | None = None
-        if isinstance(image, JpegImageFile):
-            wanted = None
-            if size is not None and _orientation(image) == 1:  # what lies on its side is rare
-                height, width = _scaled_shape(image.size[::-1], size, resize_mode)
-                wanted = 2 * width, 2 * height
-            # "L" asks for the luminance that a colour JPEG stores anyway: no detour over RGB.
-            drafted = image.draft("L", wanted)
-            box = drafted[1] if drafted and wanted else None
-        image.load()
-        if file.ended and ImageFile.LOAD_TRUNCATED_IMAGES:
-            raise _UnreadableError("the file ends before the image does; it is cut short")
-        array = _to_gray(image, tags)
-        # After load(): it turns a TIFF by itself, and in a PNG the EXIF may follow the pixels.
-        return np.ascontiguousarray(_TURNS[_orientation(image)](array)), box
-
-
-def _to_gray(image: Image.Image, tags: Any) -> Array:
-    """Turn a loaded Pillow image of any mode into an (H, W) array of its own depth."""
-    inverted = tags.get(_PHOTOMETRIC) == 0  # MinIsWhite; Pillow heeds it up to 8 bits only
-    if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise _UnreadableError(
-                f"its integer pixels run from {values.min()} to {values.max()}; "
-                "only 0 to 65535 (16 bits) has a known meaning",
-            )
-        array = values.astype(np.uint16)
-        if tags.get(_BITS) == (12,):
-            array = ((array.astype(np.uint32) * 65535 + 2047) // 4095).astype(np.uint16)
-        if inverted:
-            array = 65535 - array
-        if isinstance(image.info.get("transparency"), int):  # one value stands for "nothing"
-            array[values == image.info["transparency"]] = 0
-        return array
-    if image.mode == "F":
-        array = np.array(image, dtype=np.float32)
-        if not np.isfinite(array).all():
-            raise _UnreadableError("it has non-finite pixels (NaN or infinity)")
-        if array.min() < 0 or array.max() > 1:
-            raise _UnreadableError(
-                f"its float pixels run from {array.min():g} to {array.max():g}; "
-                "only 0 to 1 has a known meaning, rescale them first",
-            )
-        return 1 - array if inverted else array
-    if image.mode == "L" and tags.get(_SAMPLE_FORMAT) == (2,):  # Pillow takes -1 for 255
-        raise _UnreadableError(
-            "it has signed 8-bit pixels; only unsigned ones have a known meaning"
-        )
-    if image.mode == "La":  # gray times alpha already
-        image = image.getchannel(0)
-    elif image.has_transparency_data:
-        # Over black, the colour of air on a radiograph: what is cut away is nothing.
-        rgba = image.convert("RGBA")
-        image = Image.new("RGB", image.size)
-        image.paste(rgba, mask=rgba.getchannel("A"))
-    elif image.mode == "CMYK":
-        image = image.convert("RGB")
-    return np.array(image.convert("L"))
+            raise UnreadableError(f"it is {name}; {_SUPPORTED}")
+    raise UnreadableError(f"its content is no image of a known kind; {_SUPPORTED}")
 
 
 def _resize_box(array: Array, box: Box | None, size: tuple[int, int], mode: str) -> Array:
@@ -406,7 +278,7 @@ def _resize_box(array: Array, box: Box | None, size: tuple[int, int], mode: str)
     height, width = bottom - top, right - left
     inner = size
     if mode == "pad":
-        inner = _scaled_shape((height, width), size, mode)
+        inner = scaled_shape((height, width), size, mode)
     elif mode == "crop":
         scale = max(size[0] / height, size[1] / width)
         margin_y, margin_x = (height - size[0] / scale) / 2, (width - size[1] / scale) / 2
@@ -448,25 +320,6 @@ def check_size(size: Any, resize_mode: str) -> tuple[int, int] | None:
     return int(sides[0]), int(sides[1])
 
 
-def _scaled_shape(shape: tuple[float, float], size: tuple[int, int], mode: str) -> tuple[int, int]:
-    """Return the height and width that the whole image has once it is brought to `size`."""
-    if mode == "stretch":
-        return size
-    ratios = size[0] / shape[0], size[1] / shape[1]
-    scale = min(ratios) if mode == "pad" else max(ratios)
-    height, width = (max(1, round(n * scale)) for n in shape)
-    return (min(height, size[0]), min(width, size[1])) if mode == "pad" else (height, width)
-
-
-def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 where there is none or it cannot be read."""
-    try:
-        value = image.getexif().get(_ORIENTATION, 1)
-        return value if value in _TURNS else 1
-    except Exception:  # damaged metadata do not make the pixels unreadable
-        return 1
-
-
 def _reason(error: Exception) -> str:
     """Say in plain words what an exception of the system or of Pillow means."""
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
@@ -481,29 +334,3 @@ def _reason(error: Exception) -> str:
         return "the path has characters that the file system cannot write"
     detail = f"{type(error).__name__}: {error}".removesuffix(": ")
     return f"it is damaged, cut short or of a variant that Pillow cannot read ({detail})"
-
-
-_quiet_lock = threading.Lock()
-_quiet_readers = 0
-
-
-@contextlib.contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Keep Pillow's warnings about odd metadata from the user, and from becoming errors.
-
-    ``warnings.catch_warnings`` would put back the filters of one thread over those of another, so
-    one filter, for Pillow alone, is added while any thread decodes and is taken out by the last.
-    """
-    global _quiet_readers
-    with _quiet_lock:
-        _quiet_readers += 1
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # to the front, never twice
-        item = warnings.filters[0]
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_readers -= 1
-            if _quiet_readers == 0:
-                with contextlib.suppress(ValueError):
-                    cast("list[Any]", warnings.filters).remove(item)

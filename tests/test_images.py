@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from skcxr import images
+from skcxr import _pillow
 from skcxr._exceptions import ImageReadError, InputError
 from skcxr.images import decode, read_image, resize, sniff, to_unit
 
@@ -638,7 +638,7 @@ def test_keyboard_interrupt_passes(save, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(images, "_to_gray", interrupt)
+    monkeypatch.setattr(_pillow, "_to_gray", interrupt)
     with pytest.raises(KeyboardInterrupt):
         read_image(save(GRAY8))
 
@@ -662,14 +662,14 @@ def test_threads_read_the_same_and_leave_the_warning_filters(tmp_path):
 
 def test_a_reading_thread_leaves_the_warnings_of_others_alone(save, monkeypatch):
     inside, done = threading.Event(), threading.Event()
-    original = images._to_gray
+    original = _pillow._to_gray
 
     def slow(*args):
         inside.set()
         done.wait(5)
         return original(*args)
 
-    monkeypatch.setattr(images, "_to_gray", slow)
+    monkeypatch.setattr(_pillow, "_to_gray", slow)
     thread = threading.Thread(target=decode, args=(save(GRAY8),))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
