@@ -13,9 +13,9 @@ ROOT = Path(skcxr.__file__).parent
 
 # each room may import those before it
 ORDER = [
-    "_exceptions", "_optional", "_pillow", "images", "_patients", "datasets", "batches", "preprocessing",
-    "augmentation", "networks", "training", "_inputs", "_settings", "_targets", "classifier",
-    "_demo", "cli",
+    "_exceptions", "_optional", "_pillow", "images", "_patients", "datasets", "batches",
+    "preprocessing", "augmentation", "networks", "training", "_inputs", "_settings", "_targets",
+    "classifier", "_demo", "cli",
 ]  # fmt: skip
 HEAVY = {"matplotlib", "pandas", "pydicom", "timm", "captum", "dask", "accelerate", "onnx"}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

@@ -87,7 +87,7 @@ def draw_patient(rng: Generator) -> Patient:
         heart=uniform(0.86, 1.14),
         heart_tilt=uniform(0.45, 0.85),
         domes=(right, right + uniform(0.03, 0.09)),
-        chest=uniform(0.66, 0.74),
+        chest=uniform(0.7, 0.79),
         apex=uniform(-0.76, -0.68),
         rib_gap=uniform(0.128, 0.148),
         rib_phase=uniform(0.0, 1.0),
@@ -98,7 +98,7 @@ def draw_patient(rng: Generator) -> Patient:
         knob=uniform(0.075, 0.115),
         breast=max(0.0, uniform(-0.45, 0.45)),
         stomach=(uniform(0.25, 0.42), uniform(0.1, 0.16), uniform(0.02, 0.14), uniform(0.02, 0.07)),
-        arm=uniform(0.9, 1.02),
+        arm=uniform(0.92, 1.04),
         markings=uniform(0.75, 1.3),
         vessels=_vessels(rng),
         seed=int(rng.integers(2**31)),
@@ -154,7 +154,7 @@ def attenuation(
 
     trees = [_splat(points, patient, view, size, width) for points, width in
              zip(patient.vessels, (0.013, 0.008, 0.005), strict=True)]  # fmt: skip
-    blood = patient.markings * inside * sum(trees)
+    blood = 0.42 * patient.markings * inside * sum(trees)
     fill = 0.0
     if finding != "Healthy":
         fill = _FINDINGS[finding](patient, view, u, v, lungs, trees) * view.severity * strength
@@ -243,9 +243,9 @@ def _cloud(rng: Generator, u: Array, v: Array, cell: float) -> Array:
 
 def _body(patient: Patient, x: Array, v: Array) -> Array:
     """Thickness of the body without its air: trunk, neck, shoulders and arms."""
-    fat = 0.11 * patient.fat
+    fat = 0.09 * patient.fat
     half = patient.chest + fat + 0.05 * np.clip(v, -0.6, 1.0)
-    trunk = np.sqrt(np.maximum(1 - (x / half) ** 4, 0)) * (
+    trunk = np.sqrt(np.maximum(1 - (x / half) ** 5, 0)) * (
         patient.depth + 0.2 * patient.fat + 0.35 * np.clip(v - 0.2, 0, 1)
     )
     # the shoulder line falls from the neck outwards
@@ -253,10 +253,10 @@ def _body(patient: Patient, x: Array, v: Array) -> Array:
     below = np.clip((v - top) * 2.2, 0, 1)
     trunk *= below**0.6
     neck = 1.25 * np.sqrt(np.maximum(1 - (x / 0.25) ** 2, 0)) * _edge(-0.6 - v, 0.3)
-    shoulder = 1.15 * np.sqrt(below) * _edge(-0.3 - v - 0.2 * (0.9 - x), 0.22)
+    shoulder = 1.6 * np.sqrt(below) * _edge(-0.3 - v - 0.2 * (0.9 - x), 0.22)
     # an upper arm hangs away from the trunk, with air in the armpit
     axis = patient.arm + 0.09 * patient.fat + 0.16 * (v + 0.6)
-    arm = 1.05 * np.sqrt(np.maximum(1 - ((x - axis) / (0.13 + 0.05 * patient.fat)) ** 2, 0))
+    arm = 1.3 * np.sqrt(np.maximum(1 - ((x - axis) / (0.13 + 0.05 * patient.fat)) ** 2, 0))
     arm *= _edge(v + 0.62, 0.25)
     trunk, neck = trunk * trunk, neck * neck  # a union with rounded seams
     return np.sqrt(np.sqrt(trunk * trunk + neck * neck + (shoulder * shoulder + arm * arm) ** 2))
@@ -280,7 +280,7 @@ def _lungs(patient: Patient, view: View, u: Array, v: Array, x: Array,
 
     # a ray crosses less lung towards the wall and the apex
     wide = np.clip((x - tip) / np.maximum(outer - tip, 1e-3), 0, 1)
-    cavity = patient.depth * np.sqrt(np.maximum(1 - wide**2.6, 0)) * np.sqrt(1 - 0.75 * t**2)
+    cavity = patient.depth * np.sqrt(np.maximum(1 - wide**4, 0)) * np.sqrt(1 - 0.7 * t**2)
     cavity *= _edge(outer - x, 0.012) * _edge(x - inner, 0.02) * _edge(v - patient.apex, 0.03)
     above = 0.88 * _edge(floor - v, 0.014) + 0.12 * _edge(floor + 0.05 - v, 0.06)
     path = 0.86 * cavity * above * (1 - _mediastinum(patient, view, v, front))
@@ -292,7 +292,8 @@ def _mediastinum(patient: Patient, view: View, v: Array, front: Array) -> Array:
     size, low = patient.heart, patient.domes[1] - 0.45 + 0.6 * view.breath
     parts = [
         # left ventricle and, on the viewer's left, the right atrium
-        0.93 * _ball(front, v, (0.12, 0.24 + low), (0.37 * size, 0.25 * size), patient.heart_tilt)
+        0.93
+        * _ball(front, v, (0.12, 0.24 + low), (0.37 * size, 0.25 * size), patient.heart_tilt)
         ** 0.7,
         0.85 * _ball(front, v, (-0.07, 0.22 + low), (0.155 * size, 0.25 * size)) ** 0.7,
         0.8 * _ball(front, v, (0.085, -0.24), (patient.knob, patient.knob * 1.1)) ** 0.6,
@@ -319,7 +320,7 @@ def _air_elsewhere(patient: Patient, view: View, v: Array, front: Array) -> Arra
     bronchi = np.sqrt(np.maximum(1 - (fork / 0.035) ** 2, 0)) * down
     at_u, below, wide, high = patient.stomach
     gas = _ball(front, v, (at_u, patient.domes[1] + view.breath + below), (wide, high))
-    air = 0.3 * trachea + 0.16 * bronchi + 0.7 * gas**0.7
+    air = 0.42 * trachea + 0.26 * bronchi + 0.7 * gas**0.7
     if patient.breast > 0:
         breast = _ball(np.abs(front), v, (0.4, 0.25), (0.33, 0.33)) * _edge(v + 0.05, 0.25)
         air = air - patient.breast * breast
@@ -337,8 +338,8 @@ def _bones(patient: Patient, u: Array, v: Array, x: Array, front: Array) -> Arra
     within = _edge(cage - x, 0.01)
     bones = np.zeros(np.broadcast_shapes(u.shape, v.shape), np.float32)
     for drop, way, size, amount in (
-        (patient.rib_drop[0], 1, 0.0225, 0.105),
-        (patient.rib_drop[1], -1, 0.026, 0.052),
+        (patient.rib_drop[0], 1, 0.0235, 0.15),
+        (patient.rib_drop[1], -1, 0.026, 0.085),
     ):
         phase = (v + way * drop * root - patient.apex + 0.02) / patient.rib_gap
         phase = phase + 0.1 * np.sin(phase + 6.3 * patient.rib_phase)  # gaps differ a little
@@ -355,7 +356,7 @@ def _bones(patient: Patient, u: Array, v: Array, x: Array, front: Array) -> Arra
     beat = v / (0.112 + 0.02 * np.clip(v, -1, 1)) + patient.rib_phase
     beat = beat - np.rint(beat)
     body = _edge(0.084 - 0.018 * np.cos(6.28 * beat) - 0.02 * np.clip(-v, 0, 1) - x, 0.012)
-    bones += 0.16 * body * (0.55 + 0.45 * _edge(0.42 - np.abs(beat), 0.05))
+    bones += 0.13 * body * (0.55 + 0.45 * _edge(0.42 - np.abs(beat), 0.05))
     bones += 0.07 * _ball(x, beat, (0.05, -0.1), (0.018, 0.2))
     bones += 0.08 * _ball(x, beat, (0.0, 0.3), (0.014, 0.22))
     # clavicles: an S from the sternum to the shoulder
@@ -364,7 +365,7 @@ def _bones(patient: Patient, u: Array, v: Array, x: Array, front: Array) -> Arra
     s = (y - 0.06) * np.float32(1 / 0.75)
     line = middle - rise * s * (1.35 - 0.35 * s) + bend * np.sin(6.28 * s)
     collar = _tube(v - line, 0.03 + 0.012 * np.clip(0.25 - s, 0, 1) + 0.01 * s * s)
-    bones += 0.12 * collar * _edge(s, 0.02) * _edge(1.02 - s, 0.02)
+    bones += 0.2 * collar * _edge(s, 0.02) * _edge(1.02 - s, 0.02)
     # shoulder blades and upper arms
     blade = _ball(x, v, (patient.arm - 0.2, -0.35), (0.17, 0.36), 0.25)
     bones += 0.045 * np.minimum(3 * blade, 1) * (1.3 - blade)
@@ -459,7 +460,11 @@ def _covid(patient: Patient, view: View, u: Array, v: Array, lungs: Lungs,
         n = int(rng.integers(2, 5))
         own = np.zeros_like(haze)
         for level in rng.uniform(0.45, 0.95, n):
-            lateral, half, width = rng.uniform(0.72, 1.0), rng.uniform(0.1, 0.2), rng.uniform(0.22, 0.4)
+            lateral, half, width = (
+                rng.uniform(0.72, 1.0),
+                rng.uniform(0.1, 0.2),
+                rng.uniform(0.22, 0.4),
+            )
             reach = ((lungs.level - level) / half) ** 2 + ((lungs.lateral - lateral) / width) ** 2
             own = np.maximum(own, np.exp(-reach))
         haze += own * (side * u > 0)
