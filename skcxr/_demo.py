@@ -26,7 +26,9 @@ _SHOWN = 8  # test images in the picture
 
 def run_demo(data: Path | None, out: Path, seed: int) -> None:
     """Run the demonstration and print it; see :func:`skcxr.cli.demo`."""
-    say = Console(highlight=False, soft_wrap=True).print
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.width = max(console.width, 100)  # a pipe or a narrow window cuts no table
+    say = console.print
     out.mkdir(parents=True, exist_ok=True)
     if data is None:
         data = _draw_phantoms(say, out / "phantoms", seed)
@@ -47,7 +49,7 @@ def run_demo(data: Path | None, out: Path, seed: int) -> None:
     say(f"\nThe confusion matrix beside some test images: {picture}")
 
     say("\nSingle files, clf.predict_proba([path]):")
-    table = Table("file", "true", *clf.classes_, box=None, pad_edge=False)
+    table = _table("file", "true", *clf.classes_)
     for index in _spread(bunch.target[test], 1)[:4]:
         row = clf.predict_proba([paths[test][index]])[0]
         table.add_row(
@@ -56,7 +58,7 @@ def run_demo(data: Path | None, out: Path, seed: int) -> None:
     say(table)
     say(f"\n{RESEARCH_ONLY}")
     say("\nThe same in Python:\n")
-    say(_code(data, split, seed), markup=False)
+    say(_code(data, split, seed))
 
 
 def _draw_phantoms(say: Any, folder: Path, seed: int) -> Path:
@@ -79,11 +81,11 @@ def _load(say: Any, data: Path) -> Any:
         here = bunch.target == name
         say(f"  {name}: {here.sum()} images of {len(set(bunch.groups[here]))} patients")
     for path, reason in bunch.skipped[:5]:
-        say(f"  skipped {path}: {reason}", markup=False)
+        say(f"  skipped {path}: {reason}")
     if len(bunch.skipped) > 5:
         say(f"  and {len(bunch.skipped) - 5} more files skipped")
     for warning in caught:
-        say(f"  Warning: {warning.message}", markup=False)
+        say(f"  Warning: {warning.message}")
     if len(bunch.target_names) < 2:
         raise DatasetError(
             f"{str(data)!r} holds the single class {bunch.target_names[0]!r}; a classifier needs "
@@ -132,11 +134,19 @@ def _report(
         f"{np.mean(truth == predicted):.2f}, 95% interval {low:.2f} to {high:.2f} "
         "(bootstrap over patients)\n"
     )
-    say(classification_report(truth, predicted, labels=classes, zero_division=0), markup=False)
-    table = Table("true \\ predicted", *classes, box=None, pad_edge=False, title="Confusion matrix")
+    say(classification_report(truth, predicted, labels=classes, zero_division=0))
+    say("Confusion matrix")
+    table = _table("true \\ predicted", *classes)
     for name, row in zip(classes, confusion_matrix(truth, predicted, labels=classes), strict=True):
         table.add_row(name, *map(str, row))
     say(table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    return table
 
 
 def _accuracy_interval(right: Array, patients: Array, n_resamples: int = 2000) -> Array:

@@ -57,6 +57,7 @@ class Patient:
     breast: float  # thickness, 0 for none, dm
     stomach: tuple[float, float, float, float]  # gas bubble: u, v below the dome, radii
     arm: float  # u of the shoulder joint
+    spread: float  # how far the arms stand off, slope
     markings: float  # prominence of the vessels
     vessels: tuple[Array, ...]  # points (u, v, weight) of large, middle and small branches
     seed: int  # of the finding
@@ -91,15 +92,16 @@ def draw_patient(rng: Generator) -> Patient:
         apex=uniform(-0.76, -0.68),
         rib_gap=uniform(0.128, 0.148),
         rib_phase=uniform(0.0, 1.0),
-        rib_drop=(uniform(0.13, 0.22), uniform(0.26, 0.38)),
+        rib_drop=(uniform(0.18, 0.28), uniform(0.26, 0.4)),
         bone=uniform(0.75, 1.2),
         clavicle=(uniform(-0.58, -0.5), uniform(0.12, 0.3), uniform(0.02, 0.05)),
         trachea=uniform(-0.03, 0.01),
         knob=uniform(0.075, 0.115),
         breast=max(0.0, uniform(-0.45, 0.45)),
-        stomach=(uniform(0.25, 0.42), uniform(0.1, 0.16), uniform(0.02, 0.14), uniform(0.02, 0.07)),
-        arm=uniform(0.92, 1.04),
-        markings=uniform(0.75, 1.3),
+        stomach=(uniform(0.25, 0.42), uniform(0.07, 0.12), uniform(0.03, 0.14), uniform(0.02, 0.06)),
+        arm=uniform(0.92, 1.02),
+        spread=uniform(0.04, 0.3),
+        markings=uniform(0.75, 1.15),
         vessels=_vessels(rng),
         seed=int(rng.integers(2**31)),
     )
@@ -110,8 +112,8 @@ def draw_view(rng: Generator) -> View:
     uniform = rng.uniform
     return View(
         angle=rng.normal(0, 0.03),
-        scale=uniform(0.92, 1.08),
-        shift=(rng.normal(0, 0.035), rng.normal(0, 0.035)),
+        scale=uniform(0.92, 1.05),
+        shift=(uniform(-0.04, 0.04), uniform(-0.05, 0.05)),
         turn=rng.normal(0, 0.02),
         breath=uniform(-0.05, 0.05),
         severity=uniform(0.7, 1.25),
@@ -146,9 +148,10 @@ def attenuation(
     u, v = _body_coordinates(patient, view, size)
     x = np.abs(u)
     front = u - view.turn  # structures in front of the spine move when the body turns
-    body = _body(patient, x, v)
+    body = _body(patient, x, v, front)
     chest, lungs = _lungs(patient, view, u, v, x, front)
-    soft = np.maximum(body, 0.35 * chest)
+    texture = _cloud(np.random.default_rng(view.seed), u, v, 0.25)  # gut, muscle, fat
+    soft = np.maximum(body * (1 + 0.02 * texture), 0.35 * chest)
     path = np.minimum(lungs.path, 0.92 * soft)
     inside = np.minimum(path / (0.5 * patient.depth), 1.0)
 
@@ -201,7 +204,7 @@ def _splat(points: Array, patient: Patient, view: View, size: int, width: float)
               low_share * (1 - right_share), low_share * right_share]  # fmt: skip
     image = np.bincount(flat, np.concatenate([weight * share for share in shares]), size * size)
     sigma = max(width * size / 2, 0.45)
-    scale = size / 2 * width / sigma * size / 2 * 0.0006 / width  # the same at every size
+    scale = 4.7e-6 / width * (size / 2) ** 2  # lines are as dense at every size
     return ndimage.gaussian_filter(
         (image * scale).astype(np.float32).reshape(size, size), sigma, truncate=3.0
     )
@@ -241,21 +244,24 @@ def _cloud(rng: Generator, u: Array, v: Array, cell: float) -> Array:
 # ------------------------------------------------------------------------------- anatomy
 
 
-def _body(patient: Patient, x: Array, v: Array) -> Array:
-    """Thickness of the body without its air: trunk, neck, shoulders and arms."""
+def _body(patient: Patient, x: Array, v: Array, front: Array) -> Array:
+    """Thickness of the body without its air: trunk, breasts, neck, shoulders, arms."""
     fat = 0.09 * patient.fat
-    half = patient.chest + fat + 0.05 * np.clip(v, -0.6, 1.0)
+    half = patient.chest + fat + 0.05 * np.clip(v, -0.6, 1.0) + 0.25 * np.clip(0.05 - v, 0, 0.6) ** 2
     trunk = np.sqrt(np.maximum(1 - (x / half) ** 5, 0)) * (
         patient.depth + 0.2 * patient.fat + 0.35 * np.clip(v - 0.2, 0, 1)
     )
+    if patient.breast > 0:
+        breast = _ball(np.abs(front), v, (0.4, 0.25), (0.33, 0.33)) * _edge(v + 0.05, 0.25)
+        trunk += patient.breast * breast
     # the shoulder line falls from the neck outwards
     top = -0.98 + 0.3 * np.clip(x - 0.16, 0, 1) + 0.55 * np.clip(x - patient.arm + 0.05, 0, 1) ** 2
-    below = np.clip((v - top) * 2.2, 0, 1)
+    below = np.clip((v - top) * 4.5, 0, 1)
     trunk *= below**0.6
     neck = 1.25 * np.sqrt(np.maximum(1 - (x / 0.25) ** 2, 0)) * _edge(-0.6 - v, 0.3)
-    shoulder = 1.6 * np.sqrt(below) * _edge(-0.3 - v - 0.2 * (0.9 - x), 0.22)
+    shoulder = 1.6 * np.sqrt(below) * _edge(-0.12 - v - 0.7 * (1.0 - x), 0.16)
     # an upper arm hangs away from the trunk, with air in the armpit
-    axis = patient.arm + 0.09 * patient.fat + 0.16 * (v + 0.6)
+    axis = patient.arm + 0.05 * patient.fat + patient.spread * (v + 0.6)
     arm = 1.3 * np.sqrt(np.maximum(1 - ((x - axis) / (0.13 + 0.05 * patient.fat)) ** 2, 0))
     arm *= _edge(v + 0.62, 0.25)
     trunk, neck = trunk * trunk, neck * neck  # a union with rounded seams
@@ -274,8 +280,8 @@ def _lungs(patient: Patient, view: View, u: Array, v: Array, x: Array,
 
     # each half of the diaphragm is a dome that falls to a sharp costophrenic angle
     dome = np.where(u < 0, np.float32(patient.domes[0]), np.float32(patient.domes[1]))
-    bend = x - 0.27
-    floor = dome + view.breath + np.where(bend > 0, 1.25, 0.5) * bend * bend
+    bend = x - 0.36
+    floor = dome + view.breath + np.where(bend > 0, 1.7, 1.1) * bend * bend
     level = np.clip((v - patient.apex) / (floor - patient.apex), 0, 1)
 
     # a ray crosses less lung towards the wall and the apex
@@ -289,19 +295,19 @@ def _lungs(patient: Patient, view: View, u: Array, v: Array, x: Array,
 
 def _mediastinum(patient: Patient, view: View, v: Array, front: Array) -> Array:
     """Share of the chest's depth that heart, great vessels and hila take."""
-    size, low = patient.heart, patient.domes[1] - 0.45 + 0.6 * view.breath
+    size, low = patient.heart, patient.domes[1] - 0.42 + 0.6 * view.breath
     parts = [
         # left ventricle and, on the viewer's left, the right atrium
         0.93
-        * _ball(front, v, (0.12, 0.24 + low), (0.37 * size, 0.25 * size), patient.heart_tilt)
+        * _ball(front, v, (0.13, 0.23 + low), (0.4 * size, 0.28 * size), patient.heart_tilt)
         ** 0.7,
         0.85 * _ball(front, v, (-0.07, 0.22 + low), (0.155 * size, 0.25 * size)) ** 0.7,
         0.8 * _ball(front, v, (0.085, -0.24), (patient.knob, patient.knob * 1.1)) ** 0.6,
-        0.7 * _ball(front, v, (0.1, -0.08), (0.1, 0.13)) ** 0.7,  # pulmonary trunk
+        0.7 * _ball(front, v, (0.09, -0.07), (0.1, 0.17), -0.3),  # pulmonary trunk
         # upper mediastinum: vena cava on the viewer's left, arteries on the right
-        0.9 * _edge(front + 0.125, 0.015) * _edge(0.1 - front, 0.02) * _edge(0.6 - v, 0.3),
-        0.5 * _ball(front, v, (-0.175, -0.03), (0.055, 0.11), 0.2),  # hila, the left one higher
-        0.5 * _ball(front, v, (0.2, -0.07), (0.055, 0.1), -0.2),
+        0.9 * _edge(front + 0.12, 0.03) * _edge(0.1 - front, 0.03) * _edge(0.6 - v, 0.3),
+        0.5 * _ball(front, v, (-0.16, -0.02), (0.09, 0.14), 0.3) ** 2,  # hila, the left one higher
+        0.5 * _ball(front, v, (0.19, -0.06), (0.09, 0.13), -0.3) ** 2,
         # descending aorta, behind the heart
         0.35 * _edge(front - 0.0, 0.02) * _edge(0.135 - front, 0.012) * _edge(v + 0.25, 0.1),
     ]
@@ -312,7 +318,7 @@ def _mediastinum(patient: Patient, view: View, v: Array, front: Array) -> Array:
 
 
 def _air_elsewhere(patient: Patient, view: View, v: Array, front: Array) -> Array:
-    """Air in the trachea and main bronchi, and gas in the stomach (dm); breast as negative air."""
+    """Air in the trachea and main bronchi, and gas in the stomach (dm)."""
     drift = front - patient.trachea * np.clip(v + 0.9, 0, 0.6) / 0.6
     trachea = np.sqrt(np.maximum(1 - (drift / 0.042) ** 2, 0)) * _edge(-0.2 - v, 0.02)
     down = np.clip((v + 0.22) * 6, 0, 1) * (1 - _edge(v - 0.02, 0.04))
@@ -320,11 +326,7 @@ def _air_elsewhere(patient: Patient, view: View, v: Array, front: Array) -> Arra
     bronchi = np.sqrt(np.maximum(1 - (fork / 0.035) ** 2, 0)) * down
     at_u, below, wide, high = patient.stomach
     gas = _ball(front, v, (at_u, patient.domes[1] + view.breath + below), (wide, high))
-    air = 0.42 * trachea + 0.26 * bronchi + 0.7 * gas**0.7
-    if patient.breast > 0:
-        breast = _ball(np.abs(front), v, (0.4, 0.25), (0.33, 0.33)) * _edge(v + 0.05, 0.25)
-        air = air - patient.breast * breast
-    return air
+    return 0.42 * trachea + 0.26 * bronchi + 0.6 * gas
 
 
 def _bones(patient: Patient, u: Array, v: Array, x: Array, front: Array) -> Array:
@@ -337,10 +339,8 @@ def _bones(patient: Patient, u: Array, v: Array, x: Array, front: Array) -> Arra
     slope = x / np.maximum(cage * cage * root, 0.08)
     within = _edge(cage - x, 0.01)
     bones = np.zeros(np.broadcast_shapes(u.shape, v.shape), np.float32)
-    for drop, way, size, amount in (
-        (patient.rib_drop[0], 1, 0.0235, 0.15),
-        (patient.rib_drop[1], -1, 0.026, 0.085),
-    ):
+    behind, ahead = patient.rib_drop
+    for drop, way, size, amount in ((behind, 1, 0.0235, 0.15), (ahead, -1, 0.026, 0.085)):
         phase = (v + way * drop * root - patient.apex + 0.02) / patient.rib_gap
         phase = phase + 0.1 * np.sin(phase + 6.3 * patient.rib_phase)  # gaps differ a little
         near = (phase - np.rint(phase)) * patient.rib_gap
@@ -370,7 +370,7 @@ def _bones(patient: Patient, u: Array, v: Array, x: Array, front: Array) -> Arra
     blade = _ball(x, v, (patient.arm - 0.2, -0.35), (0.17, 0.36), 0.25)
     bones += 0.045 * np.minimum(3 * blade, 1) * (1.3 - blade)
     head = _ball(x, v, (patient.arm, -0.62), (0.115, 0.115))
-    axis = patient.arm + 0.06 + 0.17 * (v + 0.6)
+    axis = patient.arm + 0.05 + patient.spread * (v + 0.6)
     shaft = _tube(x - axis, 0.055) * _edge(v + 0.62, 0.05)
     bones += np.maximum(0.2 * head, 0.15 * shaft)
     return bones
@@ -436,19 +436,19 @@ def _viral(patient: Patient, view: View, u: Array, v: Array, lungs: Lungs,
            trees: list[Array]) -> Array:  # fmt: skip
     """Both lungs: a net of fine lines, thick bronchial walls, a veil around the hila."""
     rng = np.random.default_rng(patient.seed)
-    n = 620
+    n = 1100
     at_u, at_v = rng.uniform(-0.75, 0.75, n), rng.uniform(-0.7, 0.65, n)
     angle, bend = rng.uniform(0, 6.28, n), rng.normal(0, 0.8, n)
     steps = np.linspace(-0.5, 0.5, 14)[:, None]
-    length = rng.uniform(0.05, 0.13, n)
+    length = rng.uniform(0.04, 0.11, n)
     us = at_u + steps * length * np.cos(angle + bend * steps)
     vs = at_v + steps * length * np.sin(angle + bend * steps)
-    lines = np.stack([us, vs, np.broadcast_to(length * 9.0, us.shape)]).reshape(3, -1)
-    net = _splat(lines, patient, view, u.shape[-1], 0.006)
-    walls = np.minimum(trees[0] + 1.3 * trees[1], 1.2)
+    lines = np.stack([us, vs, np.broadcast_to(length * 4.0, us.shape)]).reshape(3, -1)
+    net = _splat(lines, patient, view, u.shape[-1], 0.0045)
+    walls = np.minimum(0.6 * trees[0] + trees[1], 1.2)
     hilum = np.exp(-((np.abs(u) - 0.2) ** 2) / 0.06 - (v - 0.03) ** 2 / 0.12)
     uneven = 1.0 + 0.22 * _cloud(rng, u, v, 0.3)
-    return (0.3 * np.minimum(net, 1.5) + 0.26 * walls + 0.12 * hilum + 0.07) * np.maximum(uneven, 0)
+    return (0.17 * net / (1 + 0.4 * net) + 0.18 * walls + 0.15 * hilum + 0.1) * np.maximum(uneven, 0)
 
 
 def _covid(patient: Patient, view: View, u: Array, v: Array, lungs: Lungs,
