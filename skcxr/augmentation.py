@@ -63,7 +63,8 @@ class CXRAugmentation:
         row1 = torch.stack([cos, -sin * ratio, dx], 1)
         row2 = torch.stack([sin / ratio, cos, dy], 1)
         grid = F.affine_grid(torch.stack([row1, row2], 1), list(images.shape), align_corners=False)
-        images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        # the nearest pixel: interpolation would blur what is trained on, and not what is predicted
+        images = F.grid_sample(images, grid, "nearest", padding_mode="border", align_corners=False)
         gamma = (draw[4] * self.gamma).exp().view(-1, 1, 1, 1)
         unit = images.clamp(0, 1)
         return images + (unit.clamp_min(1e-6) ** gamma - unit)

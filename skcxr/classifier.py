@@ -372,13 +372,13 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
             split = predefined_split(rest)
             callbacks.append(
                 ("early_stopping", EarlyStopping(
-                    patience=self.n_iter_no_change, load_best=True, sink=noop
+                    patience=self.n_iter_no_change, threshold=0, load_best=True, sink=noop
                 ))
             )  # fmt: skip
         with fair_threads(), own_randomness(seed, settings.device):
             net = self._build_net(settings, len(classes), seed, callbacks, split)
             if warm:
-                net.module_.load_state_dict(self.module_.state_dict())
+                self._continue_from_last_fit(net)
             self._train(net, dataset)
         net.forget_training()
         self.classes_ = classes
@@ -503,6 +503,15 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
             if isinstance(error, SkcxrError) or not extra:
                 raise
             raise InputError(f"net_params={self.net_params!r}: {error}") from error
+
+    def _continue_from_last_fit(self, net: TrainingNet) -> None:
+        try:
+            net.module_.load_state_dict(self.module_.state_dict())
+        except RuntimeError as error:
+            raise InputError(
+                f"warm_start=True, but the weights of the last fit ({self.backbone_!r} on images "
+                f"of {self.image_size_}) do not fit the network of this one; set warm_start=False"
+            ) from error
 
     def _train(self, net: TrainingNet, dataset: ImageDataset) -> None:
         try:

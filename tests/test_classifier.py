@@ -548,6 +548,8 @@ def test_warm_start_goes_on(images):
     assert clf.set_params(max_epochs=1).fit(pixels, y).history_[0]["train_loss"] < before * 1.5
     with pytest.raises(InputError, match="classes"):
         clf.fit(pixels, np.where(y == "h", "h", "w"))
+    with pytest.raises(InputError, match="do not fit"):
+        clf.fit(pixels[:, :5], y)
 
 
 def test_partial_fit_learns_and_knows_its_classes(images):

@@ -12,8 +12,8 @@ from sklearn.utils._param_validation import InvalidParameterError
 
 from skcxr._exceptions import DatasetError
 from skcxr._patients import patient_from_name
-from skcxr.datasets import load_cxr_folder, make_cxr_phantoms
 from skcxr.datasets import _phantoms as phantoms
+from skcxr.datasets import load_cxr_folder, make_cxr_phantoms
 from skcxr.datasets._anatomy import attenuation, draw_patient, draw_view
 
 ILL = phantoms.CLASSES[1:]
@@ -80,7 +80,7 @@ def test_images_are_dealt_evenly(n_samples, n_classes, n_patients):
     assert all(labels.setdefault(e.patient, e.label) == e.label for e in exposures)
 
 
-@pytest.mark.parametrize(("n_samples", "n_patients"), [(30, 10), (5, 4), (100, 33)])
+@pytest.mark.parametrize(("n_samples", "n_patients"), [(20, 7), (5, 4)])
 def test_patients_by_default_are_a_third(n_samples, n_patients):
     bunch = make_cxr_phantoms(n_samples, image_size=32, random_state=0)
     assert len(set(bunch.groups)) == n_patients
@@ -207,7 +207,7 @@ def test_noise_adds_grain_and_fades_findings():
 
 
 def test_brightness_does_not_tell_the_class():
-    bunch = make_cxr_phantoms(120, n_patients=120, image_size=48, random_state=0)
+    bunch = make_cxr_phantoms(80, n_patients=80, image_size=48, random_state=0)
     brightness = bunch.data.mean(axis=(1, 2))
     means = [brightness[bunch.target == name].mean() for name in bunch.target_names]
     assert np.ptp(means) < brightness.std()
@@ -223,10 +223,14 @@ def test_a_shortcut_leaves_the_chest_alone(shortcut, size):
         make_cxr_phantoms(8, image_size=size, shortcut=name, random_state=0)
         for name in (None, shortcut)
     )
+    # all but the corners, all but the rim
     edge = size // 5 if shortcut == "marker" else max(3, size // 20)
-    inner = np.s_[:, edge:-edge, edge:-edge]
-    assert np.array_equal(plain.data[inner], planted.data[inner])
     changed = plain.data != planted.data
+    middle = slice(edge, -edge)
+    assert not changed[:, middle, middle].any()
+    if shortcut == "marker":
+        assert not changed[:, middle].any()
+        assert not changed[:, :, middle].any()
     # what is planted is the same within a class and differs between classes
     where = {
         name: changed[planted.target == name].any(axis=0).tobytes() for name in plain.target_names
@@ -367,9 +371,7 @@ def test_wrong_parameters_are_named(name, value):
         make_cxr_phantoms(**{name: value})
 
 
-@pytest.mark.parametrize(
-    ("n_samples", "n_patients"), [(20, 3), (20, 21), (3, None), (8001, 4)]
-)
+@pytest.mark.parametrize(("n_samples", "n_patients"), [(20, 3), (20, 21), (3, None), (8001, 4)])
 def test_patients_must_fit(n_samples, n_patients, tmp_path):
     with pytest.raises(ValueError, match=r"The 'n_patients' parameter.* Got "):
         make_cxr_phantoms(n_samples, n_patients=n_patients, random_state=0, save_to=tmp_path / "a")

@@ -1,9 +1,9 @@
 """The body behind the phantoms: how much every ray of a frontal radiograph is attenuated.
 
-Nothing here knows of files or labels' order. A `Patient` is drawn once, a `View` for every image
-of that patient, and `attenuation` adds up what lies on the way of each ray. Lengths are in half
-image widths, u to the viewer's right (the patient's left), v downwards, both 0 in the middle;
-thicknesses along the ray are in decimetres.
+A `Patient` is drawn once, a `View` for every image of that patient, and `attenuation` adds
+up what lies on the way of each ray. Lengths are in half image widths, u to the viewer's right
+(the patient's left), v downwards, both 0 in the middle; thicknesses along the ray are in
+decimetres.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ SOFT = 1.7  # attenuation of water and soft tissue, per decimetre
 BONE = 3.2  # what bone adds to it
 AIR_IN_LUNG = 0.76  # share of an aerated lung that is air
 
-# (side, height of the middle, half height, from the middle outwards, fissure below or above)
-# in lung coordinates: height 0 at the apex to 1 at the diaphragm, lateral 0 medial to 1 lateral
+# side, then in coordinates of the lung: level of the centre (0 apex, 1 diaphragm), half height,
+# lateral place (0 mediastinum, 1 chest wall), and where the horizontal fissure bounds the lobe
 LOBES = {
     "right upper": (-1, 0.26, 0.26, 0.45, "below"),
     "right middle": (-1, 0.72, 0.22, 0.20, "above"),
@@ -55,7 +55,7 @@ class Patient:
     trachea: float  # u
     knob: float  # radius of the aortic knob
     breast: float  # thickness, 0 for none, dm
-    stomach: tuple[float, float, float, float]  # gas bubble: u, v below the dome, radii
+    stomach: tuple[float, ...]  # gas bubble: u, v below the dome, radii
     arm: float  # u of the shoulder joint
     spread: float  # how far the arms stand off, slope
     markings: float  # prominence of the vessels
@@ -98,7 +98,7 @@ def draw_patient(rng: Generator) -> Patient:
         trachea=uniform(-0.03, 0.01),
         knob=uniform(0.075, 0.115),
         breast=max(0.0, uniform(-0.45, 0.45)),
-        stomach=(uniform(0.25, 0.42), uniform(0.07, 0.12), uniform(0.03, 0.14), uniform(0.02, 0.06)),
+        stomach=tuple(uniform((0.25, 0.07, 0.03, 0.02), (0.42, 0.12, 0.14, 0.06))),
         arm=uniform(0.92, 1.02),
         spread=uniform(0.04, 0.3),
         markings=uniform(0.75, 1.15),
@@ -116,7 +116,7 @@ def draw_view(rng: Generator) -> View:
         shift=(uniform(-0.04, 0.04), uniform(-0.05, 0.05)),
         turn=rng.normal(0, 0.02),
         breath=uniform(-0.05, 0.05),
-        severity=uniform(0.7, 1.25),
+        severity=uniform(0.8, 1.25),
         seed=int(rng.integers(2**31)),
     )
 
@@ -125,6 +125,8 @@ def draw_view(rng: Generator) -> View:
 class Lungs:
     """Where the lungs are on the image."""
 
+    u: Array  # coordinates of the body
+    v: Array
     side: Array  # -1 in the patient's right half (viewer's left), 1 in the left
     path: Array  # length of a ray within lung, dm; 0 outside the lungs
     lateral: Array  # 0 at the mediastinum to 1 at the chest wall
@@ -157,11 +159,11 @@ def attenuation(
 
     trees = [_splat(points, patient, view, size, width) for points, width in
              zip(patient.vessels, (0.013, 0.008, 0.005), strict=True)]  # fmt: skip
-    blood = 0.42 * patient.markings * inside * sum(trees)
-    fill = 0.0
+    blood = 0.38 * patient.markings * inside * sum(trees)
+    fill: Array | float = 0.0
     if finding != "Healthy":
-        fill = _FINDINGS[finding](patient, view, u, v, lungs, trees) * view.severity * strength
-        fill = np.minimum(fill, 0.93)
+        full = _FINDINGS[finding](patient, view, lungs, trees)
+        fill = np.minimum(full * np.float32(view.severity * strength), 0.93)
     air = AIR_IN_LUNG * path * (1.0 - fill) + _air_elsewhere(patient, view, v, front)
     total = SOFT * (soft - np.minimum(air, 0.9 * soft)) + 0.55 * blood * (1.0 - 0.85 * fill)
     total += BONE * patient.bone * _bones(patient, u, v, x, front) * (soft > 0.02)
@@ -247,7 +249,8 @@ def _cloud(rng: Generator, u: Array, v: Array, cell: float) -> Array:
 def _body(patient: Patient, x: Array, v: Array, front: Array) -> Array:
     """Thickness of the body without its air: trunk, breasts, neck, shoulders, arms."""
     fat = 0.09 * patient.fat
-    half = patient.chest + fat + 0.05 * np.clip(v, -0.6, 1.0) + 0.25 * np.clip(0.05 - v, 0, 0.6) ** 2
+    flare = 0.05 * np.clip(v, -0.6, 1.0) + 0.25 * np.clip(0.05 - v, 0, 0.6) ** 2
+    half = patient.chest + fat + flare
     trunk = np.sqrt(np.maximum(1 - (x / half) ** 5, 0)) * (
         patient.depth + 0.2 * patient.fat + 0.35 * np.clip(v - 0.2, 0, 1)
     )
@@ -290,17 +293,16 @@ def _lungs(patient: Patient, view: View, u: Array, v: Array, x: Array,
     cavity *= _edge(outer - x, 0.012) * _edge(x - inner, 0.02) * _edge(v - patient.apex, 0.03)
     above = 0.88 * _edge(floor - v, 0.014) + 0.12 * _edge(floor + 0.05 - v, 0.06)
     path = 0.86 * cavity * above * (1 - _mediastinum(patient, view, v, front))
-    return cavity, Lungs(side, path, lateral, level)
+    return cavity, Lungs(u, v, side, path, lateral, level)
 
 
 def _mediastinum(patient: Patient, view: View, v: Array, front: Array) -> Array:
     """Share of the chest's depth that heart, great vessels and hila take."""
     size, low = patient.heart, patient.domes[1] - 0.42 + 0.6 * view.breath
+    left = (0.4 * size, 0.28 * size)
     parts = [
         # left ventricle and, on the viewer's left, the right atrium
-        0.93
-        * _ball(front, v, (0.13, 0.23 + low), (0.4 * size, 0.28 * size), patient.heart_tilt)
-        ** 0.7,
+        0.93 * _ball(front, v, (0.13, 0.23 + low), left, patient.heart_tilt) ** 0.7,
         0.85 * _ball(front, v, (-0.07, 0.22 + low), (0.155 * size, 0.25 * size)) ** 0.7,
         0.8 * _ball(front, v, (0.085, -0.24), (patient.knob, patient.knob * 1.1)) ** 0.6,
         0.7 * _ball(front, v, (0.09, -0.07), (0.1, 0.17), -0.3),  # pulmonary trunk
@@ -309,7 +311,7 @@ def _mediastinum(patient: Patient, view: View, v: Array, front: Array) -> Array:
         0.5 * _ball(front, v, (-0.16, -0.02), (0.09, 0.14), 0.3) ** 2,  # hila, the left one higher
         0.5 * _ball(front, v, (0.19, -0.06), (0.09, 0.13), -0.3) ** 2,
         # descending aorta, behind the heart
-        0.35 * _edge(front - 0.0, 0.02) * _edge(0.135 - front, 0.012) * _edge(v + 0.25, 0.1),
+        0.35 * _edge(front, 0.02) * _edge(0.135 - front, 0.012) * _edge(v + 0.25, 0.1),
     ]
     rest = 1.0 - parts[0]
     for part in parts[1:]:
@@ -326,7 +328,7 @@ def _air_elsewhere(patient: Patient, view: View, v: Array, front: Array) -> Arra
     bronchi = np.sqrt(np.maximum(1 - (fork / 0.035) ** 2, 0)) * down
     at_u, below, wide, high = patient.stomach
     gas = _ball(front, v, (at_u, patient.domes[1] + view.breath + below), (wide, high))
-    return 0.42 * trachea + 0.26 * bronchi + 0.6 * gas
+    return 0.42 * trachea + 0.26 * bronchi + 7 * high * gas
 
 
 def _bones(patient: Patient, u: Array, v: Array, x: Array, front: Array) -> Array:
@@ -412,17 +414,15 @@ def _vessels(rng: Generator) -> tuple[Array, ...]:
 # Each returns the share of the air that fluid replaces, 0 to about 1, over the whole image.
 
 
-def _bacterial(patient: Patient, view: View, u: Array, v: Array, lungs: Lungs,
-               trees: list[Array]) -> Array:  # fmt: skip
+def _bacterial(patient: Patient, view: View, lungs: Lungs, trees: list[Array]) -> Array:
     """One lobe is consolidated: homogeneous, with bronchi still filled with air."""
     rng = np.random.default_rng(patient.seed)
-    lobe = list(LOBES)[rng.integers(len(LOBES))]
-    side, level, half, lateral, fissure = LOBES[lobe]
+    side, level, half, lateral, fissure = list(LOBES.values())[rng.integers(len(LOBES))]
     level, half = level + rng.uniform(-0.04, 0.04), half * rng.uniform(0.8, 1.1)
     width = rng.uniform(0.5, 0.75)
     reach = ((lungs.level - level) / half) ** 2 + ((lungs.lateral - lateral) / width) ** 2
-    reach = 1.0 - reach + 0.22 * _cloud(rng, u, v, 0.16)
-    fill = _edge(reach - 0.1, 0.3) * _edge(side * u, 0.02)
+    reach = 1.0 - reach + 0.22 * _cloud(rng, lungs.u, lungs.v, 0.16)
+    fill = _edge(reach - 0.1, 0.3) * _edge(side * lungs.u, 0.02)
     border = level + half * (0.62 if fissure == "below" else -0.62)
     if fissure == "below":  # the horizontal fissure is a straight sharp border
         fill *= _edge(border - lungs.level, 0.02)
@@ -432,8 +432,7 @@ def _bacterial(patient: Patient, view: View, u: Array, v: Array, lungs: Lungs,
     return 0.78 * fill * (1.0 - bronchogram)
 
 
-def _viral(patient: Patient, view: View, u: Array, v: Array, lungs: Lungs,
-           trees: list[Array]) -> Array:  # fmt: skip
+def _viral(patient: Patient, view: View, lungs: Lungs, trees: list[Array]) -> Array:
     """Both lungs: a net of fine lines, thick bronchial walls, a veil around the hila."""
     rng = np.random.default_rng(patient.seed)
     n = 1100
@@ -444,15 +443,14 @@ def _viral(patient: Patient, view: View, u: Array, v: Array, lungs: Lungs,
     us = at_u + steps * length * np.cos(angle + bend * steps)
     vs = at_v + steps * length * np.sin(angle + bend * steps)
     lines = np.stack([us, vs, np.broadcast_to(length * 4.0, us.shape)]).reshape(3, -1)
-    net = _splat(lines, patient, view, u.shape[-1], 0.0045)
+    net = _splat(lines, patient, view, lungs.u.shape[-1], 0.0045)
     walls = np.minimum(0.6 * trees[0] + trees[1], 1.2)
-    hilum = np.exp(-((np.abs(u) - 0.2) ** 2) / 0.06 - (v - 0.03) ** 2 / 0.12)
-    uneven = 1.0 + 0.22 * _cloud(rng, u, v, 0.3)
-    return (0.17 * net / (1 + 0.4 * net) + 0.18 * walls + 0.15 * hilum + 0.1) * np.maximum(uneven, 0)
+    hilum = np.exp(-((np.abs(lungs.u) - 0.2) ** 2) / 0.06 - (lungs.v - 0.03) ** 2 / 0.12)
+    uneven = np.maximum(1.0 + 0.22 * _cloud(rng, lungs.u, lungs.v, 0.3), 0)
+    return (0.2 * net / (1 + 0.4 * net) + 0.18 * walls + 0.2 * hilum + 0.12) * uneven
 
 
-def _covid(patient: Patient, view: View, u: Array, v: Array, lungs: Lungs,
-           trees: list[Array]) -> Array:  # fmt: skip
+def _covid(patient: Patient, view: View, lungs: Lungs, trees: list[Array]) -> Array:
     """Both lungs: hazy patches along the chest wall, mostly below; vessels stay visible."""
     rng = np.random.default_rng(patient.seed)
     haze = np.zeros_like(lungs.path)
@@ -460,15 +458,11 @@ def _covid(patient: Patient, view: View, u: Array, v: Array, lungs: Lungs,
         n = int(rng.integers(2, 5))
         own = np.zeros_like(haze)
         for level in rng.uniform(0.45, 0.95, n):
-            lateral, half, width = (
-                rng.uniform(0.72, 1.0),
-                rng.uniform(0.1, 0.2),
-                rng.uniform(0.22, 0.4),
-            )
+            lateral, half, width = rng.uniform((0.72, 0.1, 0.22), (1.0, 0.2, 0.4))
             reach = ((lungs.level - level) / half) ** 2 + ((lungs.lateral - lateral) / width) ** 2
             own = np.maximum(own, np.exp(-reach))
-        haze += own * (side * u > 0)
-    return 0.62 * haze * np.maximum(1.0 + 0.22 * _cloud(rng, u, v, 0.09), 0)
+        haze += own * (lungs.side == side)
+    return 0.62 * haze * np.maximum(1.0 + 0.22 * _cloud(rng, lungs.u, lungs.v, 0.09), 0)
 
 
 _FINDINGS = {"Bacterial Pneumonia": _bacterial, "Viral Pneumonia": _viral, "Covid-19": _covid}

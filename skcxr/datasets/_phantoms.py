@@ -7,7 +7,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -284,13 +284,15 @@ def _stamp(image: Array, label: int) -> None:
     """Put a lead letter into a corner: R on the patient's right, L on the left."""
     size = image.shape[0]
     right, low = label % 2, label // 2
-    dots = np.array([[dot == "#" for dot in row] for row in _LETTERS["L" if right else "R"]])
-    letter = np.kron(dots, np.ones((max(1, size // 110),) * 2)).astype(bool)
-    height, width = letter.shape
-    edge = size // 32 + 1
+    rows = _LETTERS["L" if right else "R"]
+    dots = np.array([[245 * (dot == "#") for dot in row] for row in rows], dtype=np.uint8)
+    height, edge = max(5, size // 13), size // 32
+    width = height * 5 // 7
+    letter = np.asarray(Image.fromarray(dots).resize((width, height), Image.Resampling.BICUBIC))
     top = size - edge - height if low else edge
     left = size - edge - width if right else edge
-    image[top : top + height, left : left + width][letter] = 245
+    corner = image[top : top + height, left : left + width]
+    np.maximum(corner, letter, out=corner)
 
 
 def _frame(image: Array, label: int) -> None:
