@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from skcxr._exceptions import InputError
 
@@ -30,16 +31,14 @@ __all__ = ["CXRNet", "SmallNet", "build_network", "list_backbones"]
 
 
 # --------------------------------------------------------------------------------------------
-# the same numbers on any number of CPU threads
+# layers that compute the same on any number of CPU threads
 #
 # oneDNN and MKL split some sums by the number of threads, so a network trained with one thread
-# and the same network trained with two part ways in the last bit, and then altogether. Our
-# networks are cut into tasks that do not depend on the machine; each task runs in one thread,
-# and what they give is joined in order. Busy neighbours then cost a share of a processor, where
-# torch's own threads wait for each other at every layer.
+# and the same network trained with two part ways in the last bit, and then altogether. These
+# layers cut a batch into fixed pieces, give each piece to one thread, and add in order.
 # --------------------------------------------------------------------------------------------
 
-Task = tuple[nn.Module, tuple[Tensor, ...]]  # a module and its arguments
+_PIECE = 8  # images
 
 
 @lru_cache(maxsize=4)
@@ -60,60 +59,79 @@ def _workers(n_threads: int, pid: int) -> ThreadPoolExecutor:
     return workers
 
 
-def _map(function: Callable[..., Any], *arguments: Iterable[Any]) -> list[Any]:
-    """Map `function`, each call in one thread."""
+def _map(function: Callable[..., Tensor], *pieces: Iterable[Tensor]) -> list[Tensor]:
+    """Map `function` over pieces of a batch, each in one thread."""
     n_threads = torch.get_num_threads()
     if n_threads == 1:
-        return list(map(function, *arguments))
-    return list(_workers(n_threads, os.getpid()).map(function, *arguments))
+        return list(map(function, *pieces))
+    return list(_workers(n_threads, os.getpid()).map(function, *pieces))
 
 
-class _Tasks(torch.autograd.Function):
-    """Outputs of tasks, and the gradients of the parameters that they share."""
-
+class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tasks: Sequence[Task], *parameters: Tensor) -> tuple[Tensor, ...]:
-        def run(task: Task) -> Tensor:
-            module, arguments = task
-            with torch.enable_grad():
-                return module(*arguments)
-
-        ctx.parameters = parameters
-        ctx.outputs = _map(run, tasks)
-        return tuple(output.detach() for output in ctx.outputs)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Any) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride = stride
+        return torch.conv2d(x, weight, None, stride, padding=1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        wanted = [p for p in ctx.parameters if p.requires_grad]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
 
-        def run(output: Tensor, grad: Tensor) -> Any:
-            return torch.autograd.grad(output, wanted, grad, allow_unused=True)
+        def gradients(x: Tensor, grad: Tensor, *wanted: bool) -> Any:
+            return torch.ops.aten.convolution_backward(
+                grad, x, weight, None, ctx.stride, (1, 1), (1, 1), False, (0, 0), 1, wanted
+            )
 
-        total: list[Tensor | None] = [None] * len(wanted)
-        for of_task in _map(run, ctx.outputs, grads):
-            for k, grad in enumerate(of_task):
-                if grad is not None:
-                    total[k] = grad if total[k] is None else total[k] + grad
-        del ctx.outputs
-        found = iter(total)
-        return None, *(next(found) if p.requires_grad else None for p in ctx.parameters)
+        def of_weight(x: Tensor, grad: Tensor) -> Tensor:
+            return gradients(x, grad, False, True, False)[1]
+
+        of_x, _, _ = gradients(x, grad, ctx.needs_input_grad[0], False, False)
+        if not ctx.needs_input_grad[1]:
+            return of_x, None, None
+        parts = _map(of_weight, torch.split(x, _PIECE), torch.split(grad, _PIECE))
+        return of_x, sum(parts[1:], start=parts[0]), None
 
 
-def run_tasks(network: nn.Module, tasks: Sequence[Task]) -> tuple[Tensor, ...]:
-    """Run parts of `network`, each in one thread on a CPU."""
-    arguments = [argument for _, given in tasks for argument in given]
-    if any(argument.device.type != "cpu" or argument.requires_grad for argument in arguments):
-        return tuple(module(*given) for module, given in tasks)
-    if torch.is_grad_enabled():
-        return _Tasks.apply(tasks, *network.parameters())
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _map(F.linear, [x], [weight])[0]
 
-    def run(task: Task) -> Tensor:
-        module, given = task
-        with torch.inference_mode(torch.is_inference_mode_enabled()), torch.no_grad():
-            return module(*given)
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight = _map(torch.mm, [grad, grad.t()], [weight, x])
+        return of_x, of_weight
 
-    return tuple(_map(run, tasks))
+
+class Conv2d(nn.Conv2d):
+    """A 3 x 3 convolution, zero-padded, the same to the bit for any number of CPU threads."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int = 1, bias: bool = True
+    ) -> None:
+        super().__init__(in_channels, out_channels, 3, stride, padding=1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Feature maps ``(B, C', H', W')`` of ``(B, C, H, W)``."""
+        if x.device.type != "cpu" or not torch.is_grad_enabled():
+            return super().forward(x)
+        y = _Convolution.apply(x, self.weight, self.stride)
+        return y if self.bias is None else y + self.bias.view(-1, 1, 1)
+
+
+class Linear(nn.Linear):
+    """A linear layer, the same to the bit for any number of CPU threads."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features ``(B, D')`` of ``(B, D)``."""
+        if x.device.type == "cpu":
+            return _Linear.apply(x, self.weight) + self.bias
+        return super().forward(x)
 
 
 # --------------------------------------------------------------------------------------------
@@ -150,23 +168,6 @@ class StandardizeAll(nn.Module):
 # --------------------------------------------------------------------------------------------
 
 
-class _SmallNet(nn.Module):
-    def __init__(self, num_classes: int, cells: tuple[int, int]) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 16, 3, padding=1)
-        self.conv2 = nn.Conv2d(16, 32, 3, padding=1)
-        self.pool = nn.AdaptiveAvgPool2d(cells)
-        self.hidden = nn.Linear(32 * cells[0] * cells[1], 64)
-        self.head = nn.Linear(64, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, 1, H, W)
-        x = self.conv1(x).relu()  # (B, 16, H, W)
-        x = self.conv2(x).relu()  # (B, 32, H, W)
-        x = self.pool(x).flatten(1)  # (B, 32 * cells)
-        x = self.hidden(x).relu()  # (B, 64)
-        return self.head(x)  # (B, num_classes)
-
-
 class SmallNet(nn.Module):
     """Two convolutions and two linear layers without batch statistics, for rows and thumbnails.
 
@@ -184,8 +185,6 @@ class SmallNet(nn.Module):
         Standardise all pixels by these two; None standardises each image by its own.
     """
 
-    piece = 64  # images of a batch that are one task
-
     def __init__(
         self,
         num_classes: int,
@@ -197,84 +196,62 @@ class SmallNet(nn.Module):
         # at most 64 cells are told apart: 8 x 8 of an image, 64 in a line of a strip
         cells = (min(height, 64 if width == 1 else 8), min(width, 64 if height == 1 else 8))
         self.standardize = StandardizeEach() if pixels is None else StandardizeAll(*pixels)
-        self.layers = _SmallNet(num_classes, cells)
+        self.conv1 = Conv2d(1, 16)
+        self.conv2 = Conv2d(16, 32)
+        self.pool = nn.AdaptiveAvgPool2d(cells)
+        self.hidden = Linear(32 * cells[0] * cells[1], 64)
+        self.head = Linear(64, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(B, num_classes)`` of pixels ``(B, 1, H, W)``."""
-        pieces = torch.split(self.standardize(x), self.piece)
-        return torch.cat(run_tasks(self, [(self.layers, (piece,)) for piece in pieces]))
+        x = self.standardize(x)  # (B, 1, H, W)
+        x = self.conv1(x).relu()  # (B, 16, H, W)
+        x = self.conv2(x).relu()  # (B, 32, H, W)
+        x = self.pool(x).flatten(1)  # (B, 32 * cells)
+        x = self.hidden(x).relu()  # (B, 64)
+        return self.head(x)  # (B, num_classes)
 
 
 def _block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False),
+        Conv2d(in_channels, out_channels, stride, bias=False),
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )
 
 
-class _Member(nn.Module):
-    def __init__(self, num_classes: int, width: int) -> None:
-        super().__init__()
-        self.stem = _block(1, width, stride=2)
-        self.stage1 = _block(width, 2 * width)
-        self.stage2 = _block(2 * width, 4 * width)
-        self.stage3 = _block(4 * width, 8 * width)
-        self.pool = nn.MaxPool2d(2, ceil_mode=True)
-        self.head = nn.Linear(8 * width, num_classes)
-
-    def forward(self, x: Tensor, kept: Tensor) -> Tensor:  # (B, 1, H, W), (B, 8w)
-        x = self.pool(self.stem(x))  # (B, w, H/4, W/4)
-        x = self.pool(self.stage1(x))  # (B, 2w, H/8, W/8)
-        x = self.pool(self.stage2(x))  # (B, 4w, H/16, W/16)
-        x = self.stage3(x).mean((2, 3))  # (B, 8w)
-        return self.head(x * kept)  # (B, num_classes)
-
-
 class CXRNet(nn.Module):
-    """A committee of plain convolutional networks, trained from nothing on a laptop.
-
-    On some hundred images two networks that differ in nothing but their first weights disagree
-    about one image in ten; a committee of narrow ones costs what one wide network costs and is
-    right more often than any of them. Its members see the same batches, each learns by its own
-    loss, and the committee's probability is the mean of theirs (Lakshminarayanan et al., "Simple
-    and scalable predictive uncertainty estimation using deep ensembles", NeurIPS 2017).
+    """A plain convolutional network for radiographs, trained from nothing on a laptop.
 
     Parameters
     ----------
     num_classes : int
         Number of logits.
-    members : int, default=4
-        Networks in the committee.
-    width : int, default=16
-        Channels after the stem of each; they double three times.
+    width : int, default=32
+        Channels after the stem; they double three times.
     dropout : float, default=0.3
-        Share of the pooled features that a training step leaves out, in [0, 1).
+        Share of the pooled features that a training step leaves out.
     """
 
-    def __init__(
-        self, num_classes: int, members: int = 4, width: int = 16, dropout: float = 0.3
-    ) -> None:
+    def __init__(self, num_classes: int, width: int = 32, dropout: float = 0.3) -> None:
         super().__init__()
         self.standardize = StandardizeEach()
-        self.members = nn.ModuleList(_Member(num_classes, width) for _ in range(members))
-        self.features = 8 * width
-        self.dropout = dropout
-
-    def member_logits(self, x: Tensor) -> Tensor:
-        """Logits ``(B, members, num_classes)`` of pixels ``(B, 1, H, W)``."""
-        x = self.standardize(x)
-        kept = torch.ones(len(self.members), len(x), self.features, dtype=x.dtype)
-        if self.training:  # drawn here, in one thread: members draw in no fixed order
-            kept = torch.bernoulli(kept * (1 - self.dropout)) / (1 - self.dropout)
-        tasks = list(
-            zip(self.members, ((x, of_member) for of_member in kept.to(x.device)), strict=True)
-        )
-        return torch.stack(run_tasks(self, tasks), dim=1)
+        self.stem = _block(1, width, stride=2)
+        self.stage1 = _block(width, 2 * width)
+        self.stage2 = _block(2 * width, 4 * width)
+        self.stage3 = _block(4 * width, 8 * width)
+        self.pool = nn.MaxPool2d(2, ceil_mode=True)
+        self.dropout = nn.Dropout(dropout)
+        self.head = Linear(8 * width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(B, num_classes)`` of pixels ``(B, 1, H, W)``: logs of mean probabilities."""
-        return self.member_logits(x).log_softmax(2).exp().mean(1).log()
+        """Logits ``(B, num_classes)`` of pixels ``(B, 1, H, W)``."""
+        x = self.standardize(x)  # (B, 1, H, W)
+        x = self.pool(self.stem(x))  # (B, w, H/4, W/4)
+        x = self.pool(self.stage1(x))  # (B, 2w, H/8, W/8)
+        x = self.pool(self.stage2(x))  # (B, 4w, H/16, W/16)
+        x = self.stage3(x).mean((2, 3))  # (B, 8w)
+        return self.head(self.dropout(x))  # (B, num_classes)
 
 
 _BACKBONES: dict[str, Callable[..., nn.Module]] = {"cxrnet": CXRNet, "smallnet": SmallNet}

@@ -45,16 +45,8 @@ class WeightedCrossEntropy(nn.Module):
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, labels: tuple[Tensor, Tensor]) -> Tensor:
-        """Mean loss of logits for ``(B,)`` labels with ``(B,)`` weights.
-
-        The logits are ``(B, K)``, or ``(B, M, K)`` for the M members of a committee, whose mean
-        loss it then is.
-        """
+        """Mean loss of ``(B, K)`` logits for ``(B,)`` labels with ``(B,)`` weights."""
         target, weight = labels
-        if logits.ndim == 3:
-            n_members = logits.shape[1]
-            logits = logits.flatten(0, 1)
-            target, weight = (labels.repeat_interleave(n_members) for labels in (target, weight))
         loss = F.cross_entropy(
             logits, target, reduction="none", label_smoothing=self.label_smoothing
         )
@@ -84,12 +76,6 @@ class TrainingNet(skorch.NeuralNet):
             images, labels = batch
             batch = self.augment(images.to(self.device)), labels
         return super().train_step(batch, **fit_params)
-
-    def infer(self, x: Any, **fit_params: Any) -> Any:
-        """Logits; in training those of each member, if the network is a committee."""
-        if self.module_.training and hasattr(self.module_, "member_logits"):
-            return self.module_.member_logits(x.to(self.device))
-        return super().infer(x, **fit_params)
 
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None, **fit_params: Any) -> Any:
         """Train for `max_epochs`; an interrupt is the caller's."""
