@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         PatientWarning,
         SkcxrError,
         SkcxrWarning,
+        TrainingError,
         WeightsError,
     )
     from skcxr.classifier import CXRClassifier
@@ -35,6 +36,7 @@ _HOME = {
     "PatientWarning": "_exceptions",
     "SkcxrError": "_exceptions",
     "SkcxrWarning": "_exceptions",
+    "TrainingError": "_exceptions",
     "WeightsError": "_exceptions",
     "load_cxr_folder": "datasets",
     "make_cxr_phantoms": "datasets",
@@ -62,6 +64,7 @@ __all__ = [
     "PatientWarning",
     "SkcxrError",
     "SkcxrWarning",
+    "TrainingError",
     "WeightsError",
     "__version__",
     "load_cxr_folder",

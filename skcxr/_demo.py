@@ -31,7 +31,7 @@ def run_demo(data: Path | None, out: Path, seed: int) -> None:
     say = console.print
     out.mkdir(parents=True, exist_ok=True)
     if data is None:
-        data = _draw_phantoms(say, out / "phantoms", seed)
+        data = _draw_phantoms(say, out / f"phantoms-{seed}", seed)
     bunch = _load(say, data)
     train, test, split = _split(say, bunch, seed)
 
@@ -63,8 +63,8 @@ def run_demo(data: Path | None, out: Path, seed: int) -> None:
 
 def _draw_phantoms(say: Any, folder: Path, seed: int) -> Path:
     n = _PHANTOMS["n_samples"]
-    if folder.exists():
-        say(f"Using the {n} phantoms that an earlier run has left in {folder}")
+    if folder.is_dir() and any(folder.iterdir()):
+        say(f"Using the phantoms that an earlier run has left in {folder}")
         return folder
     say(f"Drawing {n} radiographs of {_PHANTOMS['n_patients']} patients that do not exist ...")
     make_cxr_phantoms(**_PHANTOMS, random_state=seed, save_to=folder)

@@ -9,6 +9,7 @@ Every class is also the builtin that fits, so ``except OSError`` or
         ├── InputError                (ValueError)   X, y, weights or groups cannot be used
         ├── DatasetError              (ValueError)   a folder or table is no data set
         ├── WeightsError              (ValueError)   weights cannot be found or do not fit
+        ├── TrainingError             (RuntimeError) a loss is no number any more
         └── MissingDependencyError    (ImportError)  an extra is not installed
 
     UserWarning
@@ -32,6 +33,7 @@ __all__ = [
     "PatientWarning",
     "SkcxrError",
     "SkcxrWarning",
+    "TrainingError",
     "WeightsError",
 ]
 
@@ -89,6 +91,10 @@ class DatasetError(SkcxrError, ValueError):
 
 class WeightsError(SkcxrError, ValueError):
     """Weights cannot be found, read or fitted onto a network."""
+
+
+class TrainingError(SkcxrError, RuntimeError):
+    """A fit cannot go on, because its loss is no number any more."""
 
 
 class MissingDependencyError(SkcxrError, ImportError):

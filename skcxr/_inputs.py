@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -55,6 +57,7 @@ def read_images(estimator: Any, X: Any, *, reset: bool) -> Images:
     elif (pixels := as_images(X, estimator.channel_axis)) is not None:
         images = Images(pixels, "images", _range(pixels))
     else:
+        _check_table(X)
         rows = validate_data(estimator, X, reset=reset, dtype="numeric")
         rows = _as_float(rows)
         images = Images(rows, "rows", _range(rows))
@@ -68,6 +71,27 @@ def read_images(estimator: Any, X: Any, *, reset: bool) -> Images:
         shape = _row_shape(estimator.row_shape, images.items.shape[1])  # type: ignore[union-attr]
         images = replace(images, items=images.items.reshape(-1, *shape))  # type: ignore[union-attr]
     return images
+
+
+def _check_table(X: Any) -> None:
+    """Say what to do with what is neither paths nor images nor numbers."""
+    accepted = (
+        "X may be paths (a list, 1-D array, Series or single column), images of shape (n, H, W), "
+        "(n, C, H, W) or (n, H, W, C), or rows of pixels of shape (n, n_features)"
+    )
+    if X is None or not (isinstance(X, list | tuple) or hasattr(X, "shape")):
+        raise InputError(f"X is {type(X).__name__}; {accepted}")
+    shape = getattr(X, "shape", None)
+    if shape is not None and len(shape) == 2 and shape[1] > 1 and hasattr(X, "columns"):
+        first = [X[column].iloc[0] if len(X) else None for column in X.columns]
+        for column, value in zip(X.columns, first, strict=True):
+            if isinstance(value, str | os.PathLike):
+                raise InputError(
+                    f"column {column!r} of X holds text ({value!r}) beside {shape[1] - 1} other "
+                    f"columns; if these are paths, pass that column alone: X[{column!r}]"
+                )
+    if shape is not None and len(shape) == 1 and shape[0] and np.ndim(np.asarray(X)[0]) >= 2:
+        raise InputError(f"X is a column of arrays; pass np.stack(list(X)). {accepted}")
 
 
 def _as_float(rows: Array) -> Array:
@@ -86,10 +110,9 @@ def _row_shape(row_shape: Any, n_features: int) -> tuple[int, int]:
     if row_shape is None:
         side = round(n_features**0.5)
         return (side, side) if side * side == n_features else (1, n_features)
-    try:
-        height, width = (int(side) for side in row_shape)
-    except (TypeError, ValueError):
-        raise InputError(f"row_shape={row_shape!r} is not (height, width)") from None
+    if len(row_shape) != 2 or not all(isinstance(side, Integral) for side in row_shape):
+        raise InputError(f"row_shape={row_shape!r} is not (height, width) in pixels")
+    height, width = map(int, row_shape)
     if height < 1 or width < 1 or height * width != n_features:
         raise InputError(
             f"row_shape={row_shape!r} has {height * width} pixels, but X has {n_features} columns"
@@ -105,14 +128,14 @@ def _check_against_fit(estimator: Any, images: Images) -> None:
         raise InputError(
             f"X holds {said[images.kind]}, but the classifier was fitted on "
             f"{'rows (2-D)' if settings.of_rows else 'images or paths'}"
+            + (": for one image pass X[None]" if images.kind == "rows" else "")
         )
     low, high = images.pixel_range
     fit_low, fit_high = settings.pixel_range
     width = fit_high - fit_low
     # an order of magnitude is another unit (0 to 255 for 0 to 1), not another exposure
     too_wide = low < fit_low - 10 * width or high > fit_high + 10 * width
-    # only where the fit saw more than [0, 1]: a nearly blank image is narrow too
-    too_narrow = images.kind == "images" and width > 2 and 0 < high - low < width / 50
+    too_narrow = images.kind == "images" and fit_high > 50 and 0 <= low < high <= 1
     if width > 0 and (too_wide or too_narrow):
         raise InputError(
             f"X has pixels from {low:.6g} to {high:.6g}, but the classifier was fitted on pixels "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -75,8 +76,8 @@ def settle(estimator: Any, images: Images, weight: np.ndarray[Any, Any]) -> Sett
     small = backbone == "smallnet"
     epochs = 100 if small else max(15, min(60, round(60 * (250 / n_images) ** 0.5)))
     batch_size = (n_images if n_images <= _FULL_BATCH else 64) if small else 32
-    lr = 0.03 if estimator.optimizer == "sgd" else 0.003
-    dtype = "float64" if images.is_float64 else "float32"
+    lr = 0.03 if estimator.optimizer in ("sgd", torch.optim.SGD) else 0.003
+    dtype = _unless_auto(estimator.dtype, "float64" if images.is_float64 else "float32")
     return Settings(
         backbone=backbone,
         image_size=image_size,
@@ -85,8 +86,8 @@ def settle(estimator: Any, images: Images, weight: np.ndarray[Any, Any]) -> Sett
         lr=_unless_auto(estimator.lr, lr),
         augmentation=_unless_auto(estimator.augmentation, "cxr" if backbone == "cxrnet" else None),
         label_smoothing=0.05 if backbone == "cxrnet" else 0.0,
-        device=_device(estimator.device),
-        dtype=_unless_auto(estimator.dtype, dtype),
+        device=_device(estimator.device, dtype),
+        dtype=dtype,
         pixel_range=images.pixel_range,
         pixels=_mean_and_std(images.items, weight) if images.kind == "rows" else None,
         of_rows=images.kind == "rows",
@@ -106,7 +107,9 @@ def _image_size(image_size: Any, images: Images) -> tuple[int, int]:
             )
         return images.items.shape[1:]  # type: ignore[union-attr]
     if isinstance(image_size, Sequence) and not isinstance(image_size, str):
-        if len(image_size) != 2 or not all(int(side) == side >= 1 for side in image_size):
+        if len(image_size) != 2 or not all(
+            isinstance(side, Integral) and int(side) >= 1 for side in image_size
+        ):
             raise InputError(f"image_size={image_size!r} is not (height, width) in pixels")
         return int(image_size[0]), int(image_size[1])
     if image_size != "auto":
@@ -125,13 +128,14 @@ def _mean_and_std(rows: Any, weight: np.ndarray[Any, Any]) -> tuple[float, float
     return mean, std if std > 0 else 1.0
 
 
-def _device(device: str) -> str:
+def _device(device: str, dtype: str) -> str:
     if device == "auto":
         if torch.cuda.is_available():
             return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
+        # Apple's GPUs have no float64
+        return "mps" if torch.backends.mps.is_available() and dtype == "float32" else "cpu"
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.empty(1, device=device, dtype=DTYPES[dtype]).item()
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise InputError(f"device={device!r} cannot be used: {error}") from error
     return device

@@ -29,13 +29,30 @@ def check_labels(y: Any, n_samples: int) -> Array:
     y = column_or_1d(y, warn=True)
     if y.dtype.kind == "f":
         assert_all_finite(y, input_name="y")
+    _check_none_missing("y", y)
     check_classification_targets(y)
-    check_length("y", y, n_samples)
+    _check_length("y", y, n_samples)
     return y
 
 
-def check_length(name: str, values: Any, n_samples: int) -> None:
-    """Every array has one entry for each image."""
+def check_groups(groups: Any, n_samples: int) -> Array | None:
+    """Patients as a 1-D array, one for each of `n_samples` images, or None."""
+    if groups is None:
+        return None
+    groups = column_or_1d(groups)
+    _check_length("groups", groups, n_samples)
+    _check_none_missing("groups", groups)
+    return groups
+
+
+def _check_none_missing(name: str, values: Array) -> None:
+    if values.dtype.kind in "fO":
+        for index, value in enumerate(values):
+            if value is None or value != value:
+                raise InputError(f"{name}[{index}] is {value}: Input {name} contains NaN or None")
+
+
+def _check_length(name: str, values: Any, n_samples: int) -> None:
     if len(values) != n_samples:
         raise InputError(
             f"X holds {n_samples} images but {name} has {len(values)} entries: "
@@ -66,6 +83,10 @@ def weigh_classes(class_weight: Any, classes: Array, target: Array, weights: Arr
             per_class = weights.sum() / (len(classes) * counts)
         else:
             per_class = compute_class_weight(class_weight, classes=classes, y=classes[target])
+        if not np.isfinite(per_class).all() or per_class.min() < 0:
+            raise InputError(
+                f"class_weight={class_weight!r}: weights must be finite and not negative"
+            )
         weights = weights * per_class[target]
         if not weights.any():
             raise InputError(f"class_weight={class_weight!r} leaves every image a weight of zero")
@@ -99,9 +120,10 @@ def early_stopping_split(
                 PatientWarning,
                 stacklevel=5,
             )
-    groups = np.unique(np.asarray(groups), return_inverse=True)[1]
+    groups = np.unique(groups, return_inverse=True)[1]
     # whole folds make up the fraction: 0.1 is one of 10, 0.3 three of 10
-    n_splits = Fraction(validation_fraction).limit_denominator(20).denominator
+    least = min(validation_fraction, 1 - validation_fraction)
+    n_splits = Fraction(least).limit_denominator(20).denominator if least > 0.05 else int(1 / least)
     n_splits = min(max(2, n_splits), int(groups.max()) + 1, int(np.bincount(target).max()))
     n_valid = min(max(1, round(validation_fraction * n_splits)), n_splits - 1)
     if n_valid < 1:

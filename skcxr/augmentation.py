@@ -67,7 +67,7 @@ class CXRAugmentation:
         images = F.grid_sample(images, grid, "nearest", padding_mode="border", align_corners=False)
         gamma = (draw[4] * self.gamma).exp().view(-1, 1, 1, 1)
         unit = images.clamp(0, 1)
-        return images + (unit.clamp_min(1e-6) ** gamma - unit)
+        return images + (unit**gamma - unit)
 
 
 class PerImage:

@@ -50,6 +50,8 @@ def as_paths(X: Any) -> list[str] | None:
         if not entries:
             raise InputError("X is empty: found 0 sample(s)")
     else:
+        if len(getattr(X, "shape", ())) == 2 and X.shape[1] != 1:
+            return None
         dtypes = getattr(X, "dtypes", getattr(X, "dtype", None))
         if not hasattr(X, "__array__") or getattr(dtypes, "kind", "O") not in "OUTS":
             return None
@@ -94,10 +96,19 @@ def as_images(X: Any, channel_axis: int | str = "auto") -> Array | None:
     images = np.asarray(X)
     if images.ndim not in (3, 4):
         return None
+    if images.dtype.kind in "uf" and not images.dtype.isnative:
+        images = images.astype(images.dtype.newbyteorder("="))
+    if images.dtype == np.longdouble:
+        images = images.astype(np.float64)
     if images.dtype not in (np.uint8, np.uint16, np.bool_) and images.dtype.kind != "f":
         raise InputError(f"X holds images of type {images.dtype}; pixels must be {_PIXEL_TYPES}")
     if 0 in images.shape:
         raise InputError(f"X has shape {images.shape}: found 0 sample(s) or images without pixels")
+    if images.ndim == 3 and images.shape[2] == 3:
+        raise InputError(
+            f"X has shape {images.shape}: if it is one RGB image, pass X[None]; gray images are "
+            "(n, H, W)"
+        )
     if images.ndim == 4:
         images = _channels_last(images, channel_axis)
     if images.dtype.kind == "f":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -23,8 +25,8 @@ from skcxr._exceptions import InputError, SkcxrError
 from skcxr._inputs import read_images
 from skcxr._settings import DTYPES, Settings, settle
 from skcxr._targets import (
+    check_groups,
     check_labels,
-    check_length,
     check_weights,
     early_stopping_split,
     weigh_classes,
@@ -35,7 +37,7 @@ from skcxr.training import (
     EpochBar,
     TrainingNet,
     WeightedCrossEntropy,
-    fair_threads,
+    one_at_a_time,
     own_randomness,
     schedule,
 )
@@ -114,15 +116,16 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
         Images in a step. "auto" takes 32, and with "smallnet" all of up to 256, else 64. A last
         batch of one joins the one before it.
     lr : "auto" or float, default="auto"
-        Learning rate; the highest one of a schedule. "auto" takes 0.003 (Adam and AdamW) or
-        0.03 ("sgd").
+        Learning rate; the highest one of a schedule. "auto" takes 0.03 for SGD, else
+        0.003.
     optimizer : {"adamw", "adam", "sgd"} or torch.optim.Optimizer class, default="adamw"
         "sgd" has a Nesterov momentum of 0.9.
     weight_decay : float, default=0.01
         Weight decay of the optimizer.
     lr_schedule : {"onecycle", "cosine"} or None, default="onecycle"
-        How the learning rate moves over a fit (see :func:`skcxr.training.schedule`);
-        `partial_fit` keeps it constant.
+        "onecycle" rises to `lr` over 30% of the steps and falls to nothing (Smith and Topin, 2019),
+        "cosine" falls along half a cosine (Loshchilov and Hutter, ICLR 2017), None stays, as
+        `partial_fit` always does.
     augmentation : {"auto", "cxr"}, callable or None, default="auto"
         Changes of training images: "cxr" is :class:`skcxr.augmentation.CXRAugmentation`, a
         callable (such as a torchvision v2 transform) gets one float image ``(1, H, W)`` at a
@@ -148,7 +151,8 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
     device : str, default="auto"
         A torch device; "auto" takes a GPU where there is one.
     dtype : {"auto", "float32", "float64"}, default="auto"
-        Type of the weights. "auto" takes float64 for rows of float64 or integers, else float32.
+        Type of the weights. "auto" takes float64 for rows of float64 or of wide integers, else
+        float32.
     num_workers : int, default=0
         Processes that decode images; 0 decodes in threads of this one. The result is the same.
     random_state : int, RandomState instance or None, default=None
@@ -184,13 +188,15 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
     Pixel values: uint8 is divided by 255, uint16 by 65535, floats are taken as they are. RGB is
     read as its luminance.
 
-    The loss is the mean of the images' losses, each times its weight, the weights scaled to mean
-    1. Ones equal no weights and weight 0 equals absence. Weight 2 equals the image twice to the
+    The loss is the mean of the images' cross-entropies, each times its weight, the weights scaled
+    to mean 1; "cxrnet" learns with a label smoothing of 0.05 (``net__criterion__label_smoothing``).
+    Ones equal no weights and weight 0 equals absence. Weight 2 equals the image twice to the
     rounding of float64 where a batch holds all images and the network has no batch statistics
     ("smallnet" with up to 256 rows), and on average in mini-batches.
 
     With the same `random_state` and machine the probabilities are the same to the bit for any
-    number of jobs, workers and CPU threads ("cxrnet" and "smallnet").
+    number of jobs, workers and CPU threads ("cxrnet" and "smallnet"). Threads of one process fit
+    and predict one at a time; processes run side by side.
 
     Examples
     --------
@@ -325,29 +331,34 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
             X, y, sample_weight, groups or a parameter cannot be used; the message says which.
         ImageReadError
             A file cannot be read.
+        TrainingError
+            The loss is no number any more.
         WeightsError
             `weights` is not None.
         """
+        with one_at_a_time(), self._columns_kept():
+            return self._fit(X, y, sample_weight, groups)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> CXRClassifier:
         warm = self.warm_start and hasattr(self, "net_")
         images = read_images(self, X, reset=not warm)
         n_samples = len(images.items)
         y = check_labels(y, n_samples)
         weight = check_weights(sample_weight, n_samples)
-        if groups is not None:
-            check_length("groups", groups, n_samples)
+        groups = check_groups(groups, n_samples)
         counted = np.flatnonzero(weight)
         if len(counted) < n_samples:  # weight 0 is absence
             images, y, weight = images.take(counted), y[counted], weight[counted]
-            groups = None if groups is None else np.asarray(groups)[counted]
+            groups = None if groups is None else groups[counted]
         classes, target = np.unique(y, return_inverse=True)
         if len(classes) < 2:
             raise InputError(
-                f"y holds only one class, {classes[0]!r}; a classifier needs at least two"
+                f"y holds only one class, {classes.tolist()[0]!r}; a classifier needs at least two"
             )
         if warm and not np.array_equal(classes, self.classes_):
             raise InputError(
-                f"warm_start=True goes on with the classes {list(self.classes_)}, but y holds "
-                f"{list(classes)}; set warm_start=False"
+                f"warm_start=True goes on with the classes {self.classes_.tolist()}, but y holds "
+                f"{classes.tolist()}; set warm_start=False"
             )
         seed = self._draw_seed()
         paths = images.items if isinstance(images.items, list) else None
@@ -360,22 +371,23 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
         class_weight = weigh_classes(self.class_weight, classes, target, weight)
         dataset = settings.dataset(
             images.take(train), target[train], class_weight[train] / class_weight[train].mean(),
-            self.ram_limit,
+            self.ram_limit * len(train) // len(target),
         )  # fmt: skip
         n_batches = -(-len(train) // settings.batch_size)
         callbacks = schedule(self.lr_schedule, settings.lr, settings.max_epochs, n_batches)
         split = None
         if self.early_stopping:
             rest = settings.dataset(
-                images.take(valid), target[valid], class_weight[valid], dataset.ram_left
-            )
+                images.take(valid), target[valid], class_weight[valid],
+                self.ram_limit * len(valid) // len(target),
+            )  # fmt: skip
             split = predefined_split(rest)
             callbacks.append(
                 ("early_stopping", EarlyStopping(
                     patience=self.n_iter_no_change, threshold=0, load_best=True, sink=noop
                 ))
             )  # fmt: skip
-        with fair_threads(), own_randomness(seed, settings.device):
+        with own_randomness(seed, settings.device):
             net = self._build_net(settings, len(classes), seed, callbacks, split)
             if warm:
                 self._continue_from_last_fit(net)
@@ -411,34 +423,67 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
         InputError, ImageReadError, WeightsError
             As in `fit`; also for labels that are not in `classes`.
         """
+        if self.class_weight == "balanced":
+            raise InputError(
+                'class_weight="balanced" is not for partial_fit, which never sees all labels; give '
+                "a dict"
+            )
+        with one_at_a_time(), self._columns_kept():
+            return self._partial_fit(X, y, classes, sample_weight)
+
+    def _partial_fit(self, X: Any, y: Any, classes: Any, sample_weight: Any) -> CXRClassifier:
         first = not hasattr(self, "net_")
         images = read_images(self, X, reset=first)
         y = check_labels(y, len(images.items))
         weight = check_weights(sample_weight, len(images.items))
+        counted = np.flatnonzero(weight)
+        images, y, weight = images.take(counted), y[counted], weight[counted]
         if first and classes is None:
             raise InputError("classes must be passed on the first call to partial_fit")
         known = np.unique(classes) if first else self.classes_
         if not first and classes is not None and not np.array_equal(np.unique(classes), known):
-            raise InputError(f"classes={list(classes)} is not what it was: {list(known)}")
+            raise InputError(f"classes={list(classes)} is not what it was: {known.tolist()}")
+        if len(known) < 2:
+            raise InputError(f"classes={known.tolist()} is one class; a classifier needs two")
         unknown = np.setdiff1d(y, known)
         if len(unknown):
-            raise InputError(f"y holds labels that are not in classes: {list(unknown)}")
+            raise InputError(f"y holds labels that are not in classes: {unknown.tolist()}")
         target = np.searchsorted(known, y)
-        settings = settle(self, images, weight) if first else self._settings
+        if first:
+            settings = replace(settle(self, images, weight), max_epochs=1)
+            if self.batch_size == "auto":  # not what happens to come first
+                settings = replace(settings, batch_size=32)
+        else:
+            settings = self._settings
+        lr = settings.lr if self.lr == "auto" else self.lr
         seed = self._draw_seed() + (0 if first else len(self.history_))
         weight = weigh_classes(self.class_weight, known, target, weight)
         dataset = settings.dataset(images, target, weight)
-        with fair_threads(), own_randomness(seed, settings.device):
+        with own_randomness(seed, settings.device):
             if first:
                 net = self._build_net(settings, len(known), seed, [], None)
-                net.set_params(max_epochs=1)
             else:
                 net = self.net_
-                net.iterator_train__shuffle_seed = seed
-            net.partial_fit(dataset)
+                net.max_epochs, net.iterator_train__shuffle_seed = 1, seed
+                for group in net.optimizer_.param_groups:
+                    group["lr"] = lr
+            self._train(net, dataset)
         self.classes_ = known
         self._keep(net, settings)
         return self
+
+    @contextmanager
+    def _columns_kept(self) -> Iterator[None]:
+        """A fit that fails leaves what the last one knows of X's columns."""
+        names = ("n_features_in_", "feature_names_in_")
+        before = {name: self.__dict__[name] for name in names if name in self.__dict__}
+        try:
+            yield
+        except BaseException:
+            for name in names:
+                self.__dict__.pop(name, None)
+            self.__dict__.update(before)
+            raise
 
     def _draw_seed(self) -> int:
         if self.random_state is None:  # the global generator is the caller's
@@ -454,6 +499,8 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
         split: Any,
     ) -> TrainingNet:
         extra = copy.deepcopy(self.net_params or {})  # the user's callbacks stay as they are
+        if not isinstance(extra.get("callbacks") or [], list):
+            raise InputError(f"net__callbacks={extra['callbacks']!r} is not a list")
         for name in extra:
             if name in _OWN_ARGUMENTS or not isinstance(name, str):
                 instead = _OWN_ARGUMENTS.get(name, "a string")
@@ -500,9 +547,13 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
             )
             return net.initialize()
         except (TypeError, ValueError) as error:
-            if isinstance(error, SkcxrError) or not extra:
+            if isinstance(error, SkcxrError):
                 raise
-            raise InputError(f"net_params={self.net_params!r}: {error}") from error
+            extras = f", net_params={self.net_params!r}" if self.net_params else ""
+            raise InputError(
+                f"the net cannot be built with backbone={settings.backbone!r}, "
+                f"optimizer={self.optimizer!r}{extras}: {error}"
+            ) from error
 
     def _continue_from_last_fit(self, net: TrainingNet) -> None:
         try:
@@ -544,7 +595,7 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         images = read_images(self, X, reset=False)
         dataset = self._settings.dataset(images)
-        with fair_threads():
+        with one_at_a_time():
             logits = torch.cat(list(self.net_.forward_iter(dataset)))
         return logits.numpy().astype(np.float64)
 

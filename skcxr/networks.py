@@ -223,6 +223,9 @@ def _block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequentia
 class CXRNet(nn.Module):
     """A plain convolutional network for radiographs, trained from nothing on a laptop.
 
+    Of the last feature maps it takes the mean and the maximum: what is spread over the lungs
+    speaks by the one, what is in one place by the other.
+
     Parameters
     ----------
     num_classes : int
@@ -230,7 +233,7 @@ class CXRNet(nn.Module):
     width : int, default=32
         Channels after the stem; they double three times.
     dropout : float, default=0.3
-        Share of the pooled features that a training step leaves out.
+        Share of the pooled features that a training step leaves out, in [0, 1).
     """
 
     def __init__(self, num_classes: int, width: int = 32, dropout: float = 0.3) -> None:
@@ -242,7 +245,7 @@ class CXRNet(nn.Module):
         self.stage3 = _block(4 * width, 8 * width)
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
         self.dropout = nn.Dropout(dropout)
-        self.head = Linear(8 * width, num_classes)
+        self.head = Linear(16 * width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(B, num_classes)`` of pixels ``(B, 1, H, W)``."""
@@ -250,7 +253,8 @@ class CXRNet(nn.Module):
         x = self.pool(self.stem(x))  # (B, w, H/4, W/4)
         x = self.pool(self.stage1(x))  # (B, 2w, H/8, W/8)
         x = self.pool(self.stage2(x))  # (B, 4w, H/16, W/16)
-        x = self.stage3(x).mean((2, 3))  # (B, 8w)
+        x = self.stage3(x)  # (B, 8w, H/16, W/16)
+        x = torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)  # (B, 16w)
         return self.head(self.dropout(x))  # (B, num_classes)
 
 

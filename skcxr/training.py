@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import skorch
 import torch
-from joblib.parallel import get_active_backend
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -27,6 +26,8 @@ from rich.progress import (
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from skcxr._exceptions import TrainingError
 
 __all__ = ["TrainingNet", "WeightedCrossEntropy"]
 
@@ -76,6 +77,18 @@ class TrainingNet(skorch.NeuralNet):
             images, labels = batch
             batch = self.augment(images.to(self.device)), labels
         return super().train_step(batch, **fit_params)
+
+    def run_single_epoch(
+        self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
+    ) -> None:
+        """Run an epoch, and stop where the loss is no number any more."""
+        super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+        if training and not np.isfinite(self.history[-1, "batches", -1, "train_loss"]):
+            raise TrainingError(
+                f"the loss became {self.history[-1, 'batches', -1, 'train_loss']} in epoch "
+                f"{len(self.history)}: the learning rate (lr={self.lr:g}) is likely too high, or "
+                "pixels are of enormous values"
+            )
 
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None, **fit_params: Any) -> Any:
         """Train for `max_epochs`; an interrupt is the caller's."""
@@ -165,36 +178,33 @@ def schedule(
     return [("lr_schedule", callback)]
 
 
+_torch_in_use = threading.RLock()
+
+
 @contextmanager
 def own_randomness(seed: int, device: str) -> Iterator[None]:
     """Seed python, numpy and torch inside; outside they go on as if nothing had happened."""
     python_state = random.getstate()
     numpy_state = np.random.get_state()  # noqa: NPY002  (the legacy generator is what is global)
-    devices = [torch.device(device)] if device.startswith("cuda") else []
-    with torch.random.fork_rng(devices=devices):
+    kind = device.partition(":")[0]
+    devices = [torch.device(device)] if kind in ("cuda", "mps") else []
+    with torch.random.fork_rng(devices=devices, device_type=kind if devices else "cuda"):
         try:
             random.seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed all devices
+            if devices:
+                getattr(torch, kind).manual_seed(seed)
             yield
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)  # noqa: NPY002
 
 
-@contextmanager
-def fair_threads() -> Iterator[None]:
-    """One torch thread inside a thread of joblib's, whose siblings use the other processors.
+def one_at_a_time() -> threading.RLock:
+    """Lock that lets one thread of this process use torch.
 
-    joblib's processes need nothing: joblib tells each how many threads it may start.
+    The random generators of a process are shared by its threads, and torch's threads already use
+    every processor: fits side by side in threads would disturb and slow each other.
     """
-    of_joblib = get_active_backend()[0].nesting_level
-    if not of_joblib or threading.current_thread() is threading.main_thread():
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return _torch_in_use

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import sklearn
 import torch
+from joblib import parallel_config
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
@@ -36,6 +37,7 @@ from skcxr import (
     ImageReadError,
     InputError,
     PatientWarning,
+    TrainingError,
     WeightsError,
 )
 from skcxr.images import read_image
@@ -120,7 +122,11 @@ def test_rows_take_the_shape_that_is_said_or_a_square_or_a_strip(images):
         (np.full((2, 5, 5), np.nan), "NaN or infinity in image 0"),
         (np.zeros((0, 5, 5), np.uint8), "0 sample"),
         ([np.zeros((5, 5)), np.zeros((5, 6))], r"X\[1\] has shape \(5, 6\)"),
-        ([], "0"),
+        ([], "0 sample"),
+        (None, "X may be paths"),
+        (np.zeros((20, 20, 3), np.uint8), r"X\[None\]"),
+        (pd.DataFrame({"path": ["a", "b"], "age": [1, 2]}), r"X\['path'\]"),
+        (pd.Series([np.zeros((4, 4))] * 2), "np.stack"),
         (np.zeros((2, 3)) + 1j, "omplex"),
     ],
 )
@@ -242,6 +248,8 @@ def test_class_weight_moves_probability_to_the_class(images):
         ({"sample_weight": -np.ones(24)}, "[Nn]egative"),
         ({"sample_weight": np.ones(3)}, "sample_weight"),
         ({"groups": [1, 2]}, "groups"),
+        ({"groups": [*range(23), np.nan]}, r"groups\[23\]"),
+        ({"y": np.array(["a", None] * 12, dtype=object)}, r"y\[1\] is None"),
     ],
 )
 def test_targets_that_cannot_be_used_are_value_errors(arguments, message, images):
@@ -331,6 +339,15 @@ def test_jobs_change_nothing(files, images):
         for n_jobs in (1, 2)
     )
     assert_array_equal(alone, pair)
+
+
+def test_fits_in_threads_do_not_disturb_each_other(images):
+    pixels, y = images
+    models = [("a", CXRClassifier(**STRONG)), ("b", CXRClassifier(**STRONG).set_params(lr=0.01))]
+    alone = VotingClassifier(models, voting="soft").fit(pixels, y).predict_proba(pixels)
+    with parallel_config("threading", n_jobs=2):
+        together = VotingClassifier(models, voting="soft", n_jobs=2).fit(pixels, y)
+    assert_array_equal(together.predict_proba(pixels), alone)
 
 
 def test_threads_change_nothing(images):
@@ -511,6 +528,30 @@ def test_augmentation_by_hand_sees_each_training_image_alone(images):
         clf.set_params(augmentation=lambda image: image[:, 1:]).fit(pixels, y)
 
 
+def test_a_loss_that_is_no_number_stops_the_fit(images):
+    clf = CXRClassifier(**QUICK).fit(*images)
+    expected = clf.predict_proba(images[0])
+    with pytest.raises(TrainingError, match="learning rate"):
+        clf.set_params(lr=1e30, lr_schedule=None, max_epochs=5).fit(*images)
+    assert_array_equal(clf.predict_proba(images[0]), expected)
+
+
+def test_a_fit_that_fails_leaves_the_last_one_whole(images):
+    X, y = load_iris(return_X_y=True)
+    clf = CXRClassifier(**QUICK).fit(X, y)
+    for wrong in (X[:, :3], images[0]):
+        with pytest.raises(InputError):
+            clf.fit(wrong, y[:5])
+        assert clf.n_features_in_ == 4
+        clf.predict(X)
+
+
+@pytest.mark.parametrize("class_weight", [{"h": -1, "v": 1}, {"h": np.inf, "v": 1}])
+def test_class_weights_are_not_negative(class_weight, images):
+    with pytest.raises(InputError, match="class_weight"):
+        CXRClassifier(class_weight=class_weight, **QUICK).fit(*images)
+
+
 def test_a_last_batch_of_one_is_not_trained_alone(images):
     pixels, y = images
     X = np.kron(pixels[:17], np.ones((2, 2), np.uint8))
@@ -563,7 +604,12 @@ def test_partial_fit_learns_and_knows_its_classes(images):
     assert clf.score(pixels, y) == 1
     with pytest.raises(InputError, match="not in classes"):
         clf.partial_fit(pixels, ["x"] * 24)
-    clf.fit(pixels, y).partial_fit(pixels, y)
+    n_epochs = clf.fit(pixels, y).n_iter_
+    clf.set_params(lr=0.5).partial_fit(pixels, y)
+    assert clf.n_iter_ == n_epochs + 1
+    assert clf.net_.optimizer_.param_groups[0]["lr"] == 0.5
+    with pytest.raises(InputError, match="balanced"):
+        clf.set_params(class_weight="balanced").partial_fit(pixels, y)
 
 
 def test_cross_validation_by_patient_with_and_without_routing(images):

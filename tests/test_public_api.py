@@ -14,8 +14,9 @@ import skcxr
 
 NAMES = [
     "CXRClassifier", "DatasetError", "ImageLoader", "ImageReadError", "InputError",
-    "MissingDependencyError", "PatientWarning", "SkcxrError", "SkcxrWarning", "WeightsError",
-    "__version__", "load_cxr_folder", "make_cxr_phantoms", "read_image",
+    "MissingDependencyError", "PatientWarning", "SkcxrError", "SkcxrWarning",
+    "TrainingError", "WeightsError", "__version__", "load_cxr_folder", "make_cxr_phantoms",
+    "read_image",
 ]  # fmt: skip
 
 

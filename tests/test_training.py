@@ -7,9 +7,8 @@ import random
 import numpy as np
 import pytest
 import torch
-from joblib import Parallel, delayed
 
-from skcxr.training import WeightedCrossEntropy, fair_threads, own_randomness, schedule
+from skcxr.training import WeightedCrossEntropy, own_randomness, schedule
 
 
 def test_the_loss_is_torch_s_with_weights():
@@ -59,19 +58,3 @@ def test_own_randomness_is_seeded_and_gives_back():
     with own_randomness(3, "cpu"):
         assert draw() == outer
         assert draw() == more
-
-
-def test_threads_of_joblib_get_one_torch_thread_each():
-    def count():
-        with fair_threads():
-            return torch.get_num_threads()
-
-    torch.set_num_threads(2)
-    try:
-        assert count() == 2
-        assert (
-            Parallel(n_jobs=2, backend="threading")(delayed(count)() for _ in range(4)) == [1] * 4
-        )
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(1)
