@@ -43,7 +43,7 @@ def main() -> None:
     facts = np.array([acquisition(path) for path in paths])
     classes = np.unique(y)
     n_patients = len(set(patients))
-    print(f"{len(y)} images of {n_patients} patients, 5 folds by patient; {list(classes)}")
+    print(f"{len(y)} images of {n_patients} patients, 5 folds by patient; {classes.tolist()}")
     accuracies, recalls, baseline = [], [], []
     for seed in options.seeds:
         predicted, of_facts, folds, times = y.copy(), y.copy(), [], []

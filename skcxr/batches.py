@@ -250,6 +250,12 @@ class ImageDataset(Dataset[Any]):
         return resize(np.ascontiguousarray(item), self.size)
 
 
+def count_batches(n_images: int, batch_size: int) -> int:
+    """Batches of an epoch; a last batch of one joins the one before it."""
+    full, rest = divmod(n_images, batch_size)
+    return max(1, full + (rest > 1))
+
+
 class _Batches(Sampler[list[int]]):
     """Indices in batches; a last batch of one joins the one before it.
 
@@ -260,8 +266,7 @@ class _Batches(Sampler[list[int]]):
         self.n, self.batch_size, self.generator = n, batch_size, generator
 
     def __len__(self) -> int:
-        full, rest = divmod(self.n, self.batch_size)
-        return max(1, full + (rest > 1))
+        return count_batches(self.n, self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         order = (

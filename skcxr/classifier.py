@@ -31,7 +31,7 @@ from skcxr._targets import (
     early_stopping_split,
     weigh_classes,
 )
-from skcxr.batches import BatchLoader, ImageDataset
+from skcxr.batches import BatchLoader, ImageDataset, count_batches
 from skcxr.networks import build_network
 from skcxr.training import (
     EpochBar,
@@ -373,7 +373,7 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
             images.take(train), target[train], class_weight[train] / class_weight[train].mean(),
             self.ram_limit * len(train) // len(target),
         )  # fmt: skip
-        n_batches = -(-len(train) // settings.batch_size)
+        n_batches = count_batches(len(train), settings.batch_size)
         callbacks = schedule(self.lr_schedule, settings.lr, settings.max_epochs, n_batches)
         split = None
         if self.early_stopping:
