@@ -30,6 +30,14 @@ def acquisition(path: str) -> list[float]:
         return [width, height, len(image.getbands()), Path(path).stat().st_size]
 
 
+def interval(right: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    """95% percentile bootstrap of the share of `right`; patients are drawn, not images."""
+    _, patient = np.unique(patients, return_inverse=True)
+    hits, images = np.bincount(patient, right), np.bincount(patient)
+    drawn = np.random.default_rng(0).integers(len(images), size=(5000, len(images)))
+    return np.quantile(hits[drawn].sum(1) / images[drawn].sum(1), [0.025, 0.975])
+
+
 def main() -> None:
     """Print accuracy and recalls for each seed and their means."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -60,7 +68,8 @@ def main() -> None:
         recalls.append(recall_score(y, predicted, average=None))
         baseline.append(np.mean(of_facts == y))
         print(
-            f"seed {seed}: accuracy {accuracies[-1]:.3f} (mean of folds), recall "
+            f"seed {seed}: accuracy {accuracies[-1]:.3f} (mean of folds), 95% interval over "
+            f"patients {interval(predicted == y, patients).round(3)}, recall "
             f"{np.round(recalls[-1], 2)}, {np.mean(times):.0f} s a fit (slowest "
             f"{max(times):.0f} s); acquisition alone {baseline[-1]:.3f}"
         )
