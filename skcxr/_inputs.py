@@ -79,7 +79,7 @@ def _check_table(X: Any) -> None:
         "X may be paths (a list, 1-D array, Series or single column), images of shape (n, H, W), "
         "(n, C, H, W) or (n, H, W, C), or rows of pixels of shape (n, n_features)"
     )
-    if X is None or not (isinstance(X, list | tuple) or hasattr(X, "shape")):
+    if not (isinstance(X, list | tuple) or hasattr(X, "shape") or hasattr(X, "__array__")):
         raise InputError(f"X is {type(X).__name__}; {accepted}")
     shape = getattr(X, "shape", None)
     if shape is not None and len(shape) == 2 and shape[1] > 1 and hasattr(X, "columns"):
