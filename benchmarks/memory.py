@@ -16,11 +16,13 @@ from pathlib import Path
 
 _CHILD = """
 import resource, sys
-from skcxr import CXRClassifier, load_cxr_folder
-data = load_cxr_folder(sys.argv[1])
+from pathlib import Path
+from skcxr import CXRClassifier
+paths = sorted(map(str, Path(sys.argv[1]).glob("*/*.png")))
+labels = [Path(path).parent.name for path in paths]
 clf = CXRClassifier(random_state=0, ram_limit=0, max_epochs=1, image_size=64)
-clf.fit(data.data, data.target).predict_proba(data.data)
-print(len(data.data), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+clf.fit(paths, labels).predict_proba(paths)
+print(len(paths), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
 

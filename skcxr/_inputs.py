@@ -82,9 +82,15 @@ def _check_table(X: Any) -> None:
     if not (isinstance(X, list | tuple) or hasattr(X, "shape") or hasattr(X, "__array__")):
         raise InputError(f"X is {type(X).__name__}; {accepted}")
     shape = getattr(X, "shape", None)
-    if shape is not None and len(shape) == 2 and shape[1] > 1 and hasattr(X, "columns"):
-        first = [X[column].iloc[0] if len(X) else None for column in X.columns]
-        for column, value in zip(X.columns, first, strict=True):
+    if (
+        shape is not None
+        and len(shape) == 2
+        and shape[0]
+        and shape[1] > 1
+        and hasattr(X, "columns")
+    ):
+        for column in X.columns:
+            value = np.asarray(X[column])[0]
             if isinstance(value, str | os.PathLike):
                 raise InputError(
                     f"column {column!r} of X holds text ({value!r}) beside {shape[1] - 1} other "

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from skcxr._exceptions import InputError, SkcxrError
+from skcxr._threads import map_in_threads
 from skcxr.images import decode, resize, to_unit
 
 __all__ = ["BatchLoader", "ImageDataset", "as_images", "as_paths"]
@@ -224,12 +224,7 @@ class ImageDataset(Dataset[Any]):
             block = to_gray(block) if block.ndim == 4 else block
             return block if block.dtype == np.float64 else to_unit(block)
         missing = [index for index in indices if index not in self._held]
-        n_threads = min(torch.get_num_threads(), len(missing))
-        if n_threads > 1:
-            with ThreadPoolExecutor(n_threads) as threads:
-                fresh = dict(zip(missing, threads.map(self._read, missing), strict=True))
-        else:
-            fresh = {index: self._read(index) for index in missing}
+        fresh = dict(zip(missing, map_in_threads(self._read, missing), strict=True))
         images = [self._held[index] if index in self._held else fresh[index] for index in indices]
         for index, image in fresh.items():
             if image.nbytes <= self.ram_left:

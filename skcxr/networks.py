@@ -14,11 +14,7 @@ Srivastava et al., "Dropout", JMLR 15, 2014.
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skcxr._exceptions import InputError
+from skcxr._threads import map_in_threads
 
 __all__ = ["CXRNet", "SmallNet", "build_network", "list_backbones"]
 
@@ -43,32 +40,6 @@ __all__ = ["CXRNet", "SmallNet", "build_network", "list_backbones"]
 Task = tuple[nn.Module, tuple[Any, ...]]  # a module and its arguments
 
 
-@lru_cache(maxsize=4)
-def _workers(n_threads: int, pid: int) -> ThreadPoolExecutor:
-    """Threads that each run torch single-threaded (`pid`: a fork has none of its parent's)."""
-    started = threading.Barrier(n_threads + 1)
-
-    def start() -> None:
-        torch.get_num_threads()  # a thread's first look takes the process's value: look now
-        torch.set_num_threads(1)
-        started.wait()
-
-    workers = ThreadPoolExecutor(n_threads, thread_name_prefix="skcxr", initializer=start)
-    for _ in range(n_threads):
-        workers.submit(int)
-    started.wait()
-    torch.set_num_threads(n_threads)  # new threads of the process inherit the last value set
-    return workers
-
-
-def _map(function: Callable[..., Any], *arguments: Iterable[Any]) -> list[Any]:
-    """Map `function`, each call in one thread."""
-    n_threads = torch.get_num_threads()
-    if n_threads == 1:
-        return list(map(function, *arguments))
-    return list(_workers(n_threads, os.getpid()).map(function, *arguments))
-
-
 class _Tasks(torch.autograd.Function):
     """Outputs of tasks, and the gradients of the parameters that they share."""
 
@@ -80,7 +51,7 @@ class _Tasks(torch.autograd.Function):
                 return module(*arguments)
 
         ctx.parameters = parameters
-        ctx.outputs = _map(run, tasks)
+        ctx.outputs = map_in_threads(run, tasks)
         return tuple(output.detach() for output in ctx.outputs)
 
     @staticmethod
@@ -94,7 +65,7 @@ class _Tasks(torch.autograd.Function):
             return torch.autograd.grad(output, wanted, grad, allow_unused=True)
 
         total: list[Tensor | None] = [None] * len(wanted)
-        for of_task in _map(run, ctx.outputs, grads):
+        for of_task in map_in_threads(run, ctx.outputs, grads):
             for k, grad in enumerate(of_task):
                 if grad is not None:
                     total[k] = grad if total[k] is None else total[k] + grad
@@ -117,7 +88,7 @@ def run_tasks(network: nn.Module, tasks: Sequence[Task]) -> tuple[Tensor, ...]:
         with torch.no_grad():  # a thread's own setting
             return module(*arguments)
 
-    return tuple(_map(run, tasks))
+    return tuple(map_in_threads(run, tasks))
 
 
 # --------------------------------------------------------------------------------------------

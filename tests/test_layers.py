@@ -13,7 +13,7 @@ ROOT = Path(skcxr.__file__).parent
 
 # each room may import those before it
 ORDER = [
-    "_exceptions", "_optional", "_pillow", "images", "_patients", "datasets", "batches",
+    "_exceptions", "_optional", "_pillow", "images", "_patients", "datasets", "_threads", "batches",
     "preprocessing", "augmentation", "networks", "training", "_inputs", "_settings", "_targets",
     "classifier", "_demo", "cli",
 ]  # fmt: skip
