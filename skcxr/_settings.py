@@ -42,9 +42,9 @@ class Settings:
 
     @property
     def predict_batch_size(self) -> int:
-        """Images at a time in prediction: as much memory as 64 of 128 x 128 pixels."""
+        """Images at a time in prediction: as much memory as 16 of 128 x 128 pixels."""
         height, width = self.image_size
-        return min(1024, max(1, 64 * 128**2 // (height * width)))
+        return min(1024, max(1, 16 * 128**2 // (height * width)))
 
     def dataset(
         self, images: Images, target: Any = None, weight: Any = None, ram_limit: int = 0
