@@ -9,12 +9,14 @@ Every class is also the builtin that fits, so ``except OSError`` or
         ├── InputError                (ValueError)   X, y, weights or groups cannot be used
         ├── DatasetError              (ValueError)   a folder or table is no data set
         ├── WeightsError              (ValueError)   weights cannot be found or do not fit
+        ├── ModelFileError            (OSError)      a saved model cannot be loaded
         ├── TrainingError             (RuntimeError) a loss is no number any more
         └── MissingDependencyError    (ImportError)  an extra is not installed
 
     UserWarning
     └── SkcxrWarning
-        └── PatientWarning            patients are unknown where they matter
+        ├── PatientWarning            patients are unknown where they matter
+        └── ImageReadWarning          some images could not be read and became NaN
 
 Parameters of a wrong type or range raise scikit-learn's ``InvalidParameterError`` (a
 ``ValueError`` and ``TypeError``), an estimator used before ``fit`` its ``NotFittedError``.
@@ -23,13 +25,16 @@ Parameters of a wrong type or range raise scikit-learn's ``InvalidParameterError
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 __all__ = [
     "DatasetError",
     "ImageReadError",
+    "ImageReadWarning",
     "InputError",
     "MissingDependencyError",
+    "ModelFileError",
     "PatientWarning",
     "SkcxrError",
     "SkcxrWarning",
@@ -93,6 +98,42 @@ class WeightsError(SkcxrError, ValueError):
     """Weights cannot be found, read or fitted onto a network."""
 
 
+class ModelFileError(SkcxrError, OSError):
+    """A saved model cannot be loaded.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The model or the file in it.
+    reason : str
+        What is wrong with it, in a few words.
+
+    Attributes
+    ----------
+    path : str
+        As it was given.
+    reason : str
+        What is wrong with it.
+
+    Examples
+    --------
+    >>> from skcxr import ModelFileError
+    >>> print(ModelFileError("model", "there is no such folder"))
+    cannot load the model 'model': there is no such folder
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        self.path = os.fspath(path)
+        self.reason = reason
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        return f"cannot load the model {self.path!r}: {self.reason}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.reason)
+
+
 class TrainingError(SkcxrError, RuntimeError):
     """A fit cannot go on, because its loss is no number any more."""
 
@@ -130,3 +171,56 @@ class SkcxrWarning(UserWarning):
 
 class PatientWarning(SkcxrWarning):
     """Patients are not known, so images of one patient may stand on both sides of a split."""
+
+
+class Unreadable(NamedTuple):
+    """A file that could not be read."""
+
+    position: int
+    path: str
+    reason: str
+
+
+class ImageReadWarning(SkcxrWarning):
+    """Some files could not be read; NaN stands where their pixels or predictions would.
+
+    Parameters
+    ----------
+    failures : sequence of (position, path, reason)
+        The files, by their place in X.
+    n_images : int
+        Number of files in X.
+
+    Attributes
+    ----------
+    failures : list of Unreadable(position, path, reason)
+        The files, by their place in X.
+    n_images : int
+        Number of files in X.
+
+    Examples
+    --------
+    >>> from skcxr import ImageReadWarning
+    >>> warning = ImageReadWarning([(3, "a.png", "the file is empty")], 10)
+    >>> print(warning)
+    1 of 10 images could not be read and is NaN: X[3] 'a.png': the file is empty
+    >>> warning.failures[0].path
+    'a.png'
+    """
+
+    def __init__(self, failures: Sequence[tuple[int, str, str]], n_images: int) -> None:
+        self.failures = [Unreadable(*failure) for failure in failures]
+        self.n_images = n_images
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        shown = "; ".join(f"X[{i}] {path!r}: {reason}" for i, path, reason in self.failures[:3])
+        more = len(self.failures) - 3
+        return (
+            f"{len(self.failures)} of {self.n_images} images could not be read and "
+            f"{'is' if len(self.failures) == 1 else 'are'} NaN: {shown}"
+            + (f"; and {more} more, see the warning's `failures`" if more > 0 else "")
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ([tuple(failure) for failure in self.failures], self.n_images)

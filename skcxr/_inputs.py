@@ -51,10 +51,11 @@ class Images:
 
 def read_images(estimator: Any, X: Any, *, reset: bool) -> Images:
     """Check X for a fit (`reset`) or against the fit that `estimator` has behind it."""
+    allow_nan = not reset and estimator.on_error == "nan"
     paths = as_paths(X)
     if paths is not None:
         images = Images(paths, "paths")
-    elif (pixels := as_images(X, estimator.channel_axis)) is not None:
+    elif (pixels := as_images(X, estimator.channel_axis, allow_nan=allow_nan)) is not None:
         images = Images(pixels, "images", _range(pixels))
     else:
         _check_table(X)
@@ -109,7 +110,8 @@ def _as_float(rows: Array) -> Array:
 def _range(pixels: Array) -> tuple[float, float]:
     if pixels.dtype.kind != "f":
         return 0.0, 1.0
-    return float(pixels.min()), float(pixels.max())
+    # NaN only where all images are NaN, and then outside of no range
+    return float(np.fmin.reduce(pixels, axis=None)), float(np.fmax.reduce(pixels, axis=None))
 
 
 def _row_shape(row_shape: Any, n_features: int) -> tuple[int, int]:

@@ -39,6 +39,7 @@ class Settings:
     pixel_range: tuple[float, float]
     pixels: tuple[float, float] | None  # mean and standard deviation of rows
     of_rows: bool
+    multi_label: bool
 
     @property
     def predict_batch_size(self) -> int:
@@ -47,11 +48,11 @@ class Settings:
         return min(1024, max(1, 16 * 128**2 // (height * width)))
 
     def dataset(
-        self, images: Images, target: Any = None, weight: Any = None, ram_limit: int = 0
+        self, images: Images, target: Any = None, weight: Any = None, **options: Any
     ) -> ImageDataset:
-        """Images as the network takes them."""
+        """Images (and their labels) as the network takes them."""
         return ImageDataset(
-            images.items, self.image_size, target, weight, DTYPES[self.dtype], ram_limit
+            images.items, self.image_size, target, weight, DTYPES[self.dtype], **options
         )
 
     def augmenter(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
@@ -61,7 +62,9 @@ class Settings:
         return CXRAugmentation() if self.augmentation == "cxr" else PerImage(self.augmentation)  # type: ignore[arg-type]
 
 
-def settle(estimator: Any, images: Images, weight: np.ndarray[Any, Any]) -> Settings:
+def settle(
+    estimator: Any, images: Images, weight: np.ndarray[Any, Any], *, multi_label: bool
+) -> Settings:
     """Settle the parameters of `estimator` for a fit on `images` with weights `weight`."""
     if estimator.weights is not None:
         raise WeightsError(
@@ -91,6 +94,7 @@ def settle(estimator: Any, images: Images, weight: np.ndarray[Any, Any]) -> Sett
         pixel_range=images.pixel_range,
         pixels=_mean_and_std(images.items, weight) if images.kind == "rows" else None,
         of_rows=images.kind == "rows",
+        multi_label=multi_label,
     )
 
 

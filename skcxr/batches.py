@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from skcxr._exceptions import InputError, SkcxrError
+from skcxr._cache import Decoder
+from skcxr._exceptions import ImageReadError, InputError, SkcxrError, Unreadable
 from skcxr._threads import map_in_threads
-from skcxr.images import decode, resize, to_unit
+from skcxr.images import resize, to_unit
 
 __all__ = ["BatchLoader", "ImageDataset", "as_images", "as_paths"]
 
@@ -72,10 +73,11 @@ def as_paths(X: Any) -> list[str] | None:
     return [os.fspath(entry) for entry in entries]
 
 
-def as_images(X: Any, channel_axis: int | str = "auto") -> Array | None:
+def as_images(X: Any, channel_axis: int | str = "auto", *, allow_nan: bool = False) -> Array | None:
     """X as images ``(n, H, W)`` or ``(n, H, W, 3)``, or None where X is not 3-D or 4-D.
 
-    Nothing is copied: a channel axis is moved to the end or, where it is 1, dropped.
+    Nothing is copied: a channel axis is moved to the end or, where it is 1, dropped. With
+    `allow_nan`, an image may be NaN altogether, as one is that could not be read.
 
     Raises
     ------
@@ -113,7 +115,7 @@ def as_images(X: Any, channel_axis: int | str = "auto") -> Array | None:
         images = _channels_last(images, channel_axis)
     if images.dtype.kind == "f":
         for index, image in enumerate(images):
-            if not np.isfinite(image).all():
+            if not np.isfinite(image).all() and not (allow_nan and np.isnan(image).all()):
                 raise InputError(f"Input X contains NaN or infinity in image {index}")
     return images
 
@@ -173,14 +175,19 @@ class ImageDataset(Dataset[Any]):
         Paths, or images as :func:`as_images` gives them.
     size : (int, int)
         Height and width in pixels of what comes out.
-    target : ndarray of shape (n,) of int64 or None, default=None
-        Class of each image.
-    weight : ndarray of shape (n,) or None, default=None
-        Weight of each image; None for 1.
+    target : ndarray of shape (n,) of int64 or (n, k) of float, default=None
+        Class of each image, or 0 and 1 for each finding; None for zeros.
+    weight : ndarray of shape (n,) or (n, k), default=None
+        Weight of each image, or of each finding in it; None for 1.
     dtype : torch.dtype, default=torch.float32
         Type of the pixels and weights that come out.
     ram_limit : int, default=0
         Bytes of decoded or resized images to hold for the next epochs.
+    decode : Decoder, default=None
+        What decodes paths; None decodes without a cache on disk.
+    on_error : {"raise", "nan"}, default="raise"
+        With "nan", a file that cannot be read, or an image of NaN, is a black image and every
+        batch ends with a list of those in it: ``(pixels, (target, weight, failures))``.
     """
 
     def __init__(
@@ -191,14 +198,20 @@ class ImageDataset(Dataset[Any]):
         weight: Array | None = None,
         dtype: torch.dtype = torch.float32,
         ram_limit: int = 0,
+        decode: Decoder | None = None,
+        on_error: str = "raise",
     ) -> None:
         n = len(items)
         self.items = items
         self.size = size
         self.dtype = dtype
         self.target = torch.tensor(np.zeros(n, np.int64) if target is None else target)
+        if self.target.is_floating_point():
+            self.target = self.target.to(dtype)
         self.weight = torch.tensor(np.ones(n) if weight is None else weight, dtype=dtype)
         self.ram_left = ram_limit
+        self.decode = Decoder() if decode is None else decode
+        self.on_error = on_error
         self._held: dict[int, Array] = {}
         self._as_given = isinstance(items, np.ndarray) and items.shape[1:3] == size
 
@@ -209,35 +222,69 @@ class ImageDataset(Dataset[Any]):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: list[int]) -> Any:
+        failures: list[Unreadable] = []
         try:
-            pixels = torch.from_numpy(self._pixels(indices))[:, None]
+            pixels = torch.from_numpy(self._pixels(indices, failures))[:, None]
         except SkcxrError as error:
             if get_worker_info() is None:
                 raise
             return error  # torch would turn it into a RuntimeError; BatchLoader raises it
-        return pixels.to(self.dtype), (self.target[indices], self.weight[indices])
+        labels = (self.target[indices], self.weight[indices])
+        if self.on_error == "nan":
+            return pixels.to(self.dtype), (*labels, failures)
+        return pixels.to(self.dtype), labels
 
-    def _pixels(self, indices: list[int]) -> Array:
+    def _pixels(self, indices: list[int], failures: list[Unreadable]) -> Array:
         """Unit pixels, (B, H, W)."""
         if self._as_given:
             block = self.items[indices]  # type: ignore[call-overload]
+            if self.on_error == "nan" and block.dtype.kind == "f" and np.isnan(block).any():
+                block = block.copy()
+                for image, index in zip(block, indices, strict=True):
+                    if np.isnan(image).all():
+                        image[:] = 0
+                        failures.append(Unreadable(index, "", "the image is NaN"))
             block = to_gray(block) if block.ndim == 4 else block
             return block if block.dtype == np.float64 else to_unit(block)
-        missing = [index for index in indices if index not in self._held]
-        fresh = dict(zip(missing, map_in_threads(self._read, missing), strict=True))
-        images = [self._held[index] if index in self._held else fresh[index] for index in indices]
-        for index, image in fresh.items():
-            if image.nbytes <= self.ram_left:
+        images: dict[int, Array] = {}
+        missing = []
+        for index in indices:
+            if (image := self._find(index)) is None:
+                missing.append(index)
+            else:
+                images[index] = image
+        for index, fresh in zip(missing, map_in_threads(self._read, missing), strict=True):
+            if isinstance(fresh, Unreadable):
+                failures.append(fresh)
+                fresh = np.zeros(self.size, np.uint8)
+            images[index] = fresh
+        for index, image in images.items():
+            if index not in self._held and image.nbytes <= self.ram_left:
                 self._held[index] = image
                 self.ram_left -= image.nbytes
-        if all(image.dtype == images[0].dtype for image in images):
-            return to_unit(np.stack(images))
-        return np.stack([to_unit(image) for image in images])
+        found = [images[index] for index in indices]
+        if all(image.dtype == found[0].dtype for image in found):
+            return to_unit(np.stack(found))
+        return np.stack([to_unit(image) for image in found])
 
-    def _read(self, index: int) -> Array:
+    def _find(self, index: int) -> Array | None:
+        """The image in memory or in the cache on disk, if it is there."""
+        if index in self._held:
+            return self._held[index]
+        item = self.items[index]
+        return self.decode.held(item, self.size) if isinstance(item, str) else None
+
+    def _read(self, index: int) -> Array | Unreadable:
         item = self.items[index]
         if isinstance(item, str):
-            return decode(item, self.size)
+            try:
+                return self.decode(item, self.size)
+            except ImageReadError as error:
+                if self.on_error == "raise":
+                    raise
+                return Unreadable(index, error.path, error.reason)
+        if self.on_error == "nan" and item.dtype.kind == "f" and np.isnan(item).all():
+            return Unreadable(index, "", "the image is NaN")
         if item.ndim == 3:
             item = to_gray(item)
         if item.dtype == np.bool_ or item.dtype == np.float16:

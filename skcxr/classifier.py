@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import log_softmax, softmax
+from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import EarlyStopping
 from skorch.helper import predefined_split
-from skorch.utils import noop
+from skorch.utils import noop, to_device
 
-from skcxr._exceptions import InputError, SkcxrError
+from skcxr._cache import Decoder
+from skcxr._exceptions import ImageReadWarning, InputError, SkcxrError, Unreadable
 from skcxr._inputs import read_images
 from skcxr._settings import DTYPES, Settings, settle
 from skcxr._targets import (
@@ -29,18 +32,33 @@ from skcxr._targets import (
     check_labels,
     check_weights,
     early_stopping_split,
+    name_findings,
+    name_labels,
     weigh_classes,
 )
 from skcxr.batches import BatchLoader, ImageDataset, count_batches
 from skcxr.networks import build_network
 from skcxr.training import (
     EpochBar,
+    EpochTasks,
     TrainingNet,
+    WeightedBinaryCrossEntropy,
     WeightedCrossEntropy,
     one_at_a_time,
     own_randomness,
     schedule,
 )
+
+try:
+    from sklearn.callback import CallbackSupportMixin
+
+    CALLBACKS = True
+except ImportError:  # before scikit-learn 1.9
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Nothing to support."""
+
+    CALLBACKS = False
 
 __all__ = ["CXRClassifier"]
 
@@ -78,7 +96,7 @@ _OWN_ARGUMENTS = {
 }
 
 
-class CXRClassifier(ClassifierMixin, BaseEstimator):
+class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """Convolutional network that classifies chest radiographs.
 
     An ordinary scikit-learn classifier around a skorch net: it takes image files or pixels,
@@ -225,7 +243,7 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "lr_schedule": [None, StrOptions({"onecycle", "cosine"})],
         "augmentation": [None, StrOptions({"auto", "cxr"}), callable],
-        "class_weight": [None, StrOptions({"balanced"}), dict],
+        "class_weight": [None, StrOptions({"balanced"}), dict, list],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
@@ -235,6 +253,8 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
         "device": [str],
         "dtype": [StrOptions({"auto", *DTYPES})],
         "num_workers": [Interval(Integral, 0, None, closed="left")],
+        "memory": [None, str, os.PathLike, HasMethods("cache")],
+        "on_error": [StrOptions({"raise", "nan"})],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -242,7 +262,8 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
     # under metadata routing, scikit-learn passes patients to fit without being asked
     __metadata_request__fit = {"groups": True}  # noqa: RUF012
 
-    classes_: np.ndarray[Any, Any]
+    classes_: Any
+    findings_: np.ndarray[Any, Any]
     net_: TrainingNet
 
     def __init__(
@@ -260,7 +281,7 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
         weight_decay: float = 0.01,
         lr_schedule: str | None = "onecycle",
         augmentation: str | Callable[[torch.Tensor], torch.Tensor] | None = "auto",
-        class_weight: dict[Any, float] | str | None = None,
+        class_weight: dict[Any, float] | list[dict[int, float]] | str | None = None,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
@@ -270,6 +291,8 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
         device: str = "auto",
         dtype: str = "auto",
         num_workers: int = 0,
+        memory: Any = None,
+        on_error: str = "raise",
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
@@ -295,6 +318,8 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
         self.device = device
         self.dtype = dtype
         self.num_workers = num_workers
+        self.memory = memory
+        self.on_error = on_error
         self.random_state = random_state
         self.verbose = verbose
 
@@ -341,25 +366,21 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> CXRClassifier:
         warm = self.warm_start and hasattr(self, "net_")
+        given: dict[str, Any] = {"X": X, "y": y}
+        if sample_weight is not None:
+            given["metadata"] = {"sample_weight": sample_weight}
         images = read_images(self, X, reset=not warm)
         n_samples = len(images.items)
-        y = check_labels(y, n_samples)
-        weight = check_weights(sample_weight, n_samples)
+        labels = check_labels(y, n_samples)
+        weight = check_weights(sample_weight, n_samples, labels)
         groups = check_groups(groups, n_samples)
         counted = np.flatnonzero(weight)
         if len(counted) < n_samples:  # weight 0 is absence
-            images, y, weight = images.take(counted), y[counted], weight[counted]
+            images, labels, weight = images.take(counted), labels[counted], weight[counted]
             groups = None if groups is None else groups[counted]
-        classes, target = np.unique(y, return_inverse=True)
-        if len(classes) < 2:
-            raise InputError(
-                f"y holds only one class, {classes.tolist()[0]!r}; a classifier needs at least two"
-            )
-        if warm and not np.array_equal(classes, self.classes_):
-            raise InputError(
-                f"warm_start=True goes on with the classes {self.classes_.tolist()}, but y holds "
-                f"{classes.tolist()}; set warm_start=False"
-            )
+        names, target = name_labels(y, labels)
+        if warm:
+            self._check_names(names, target, "warm_start=True goes on with", "warm_start=False")
         seed = self._draw_seed()
         paths = images.items if isinstance(images.items, list) else None
         train = np.arange(len(target))
@@ -367,35 +388,67 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
             train, valid = early_stopping_split(
                 target, groups, paths, self.validation_fraction, seed
             )
-        settings = settle(self, images.take(train), weight[train])
-        class_weight = weigh_classes(self.class_weight, classes, target, weight)
+        settings = settle(self, images.take(train), weight[train], multi_label=target.ndim == 2)
+        weight = weigh_classes(self.class_weight, names, target, weight)
+        target = np.nan_to_num(target)  # where a finding is not labelled, its weight is 0
+        decode = Decoder(self.memory)
         dataset = settings.dataset(
-            images.take(train), target[train], class_weight[train] / class_weight[train].mean(),
-            self.ram_limit * len(train) // len(target),
+            images.take(train), target[train], weight[train] / weight[train].mean(),
+            decode=decode, ram_limit=self.ram_limit * len(train) // len(target),
         )  # fmt: skip
         n_batches = count_batches(len(train), settings.batch_size)
         callbacks = schedule(self.lr_schedule, settings.lr, settings.max_epochs, n_batches)
         split = None
         if self.early_stopping:
             rest = settings.dataset(
-                images.take(valid), target[valid], class_weight[valid],
-                self.ram_limit * len(valid) // len(target),
+                images.take(valid), target[valid], weight[valid],
+                decode=decode, ram_limit=self.ram_limit * len(valid) // len(target),
             )  # fmt: skip
             split = predefined_split(rest)
+        if CALLBACKS:
+            context = self._init_callback_context(max_subtasks=settings.max_epochs)
+            context.call_on_fit_task_begin(estimator=self, **given)
+            callbacks.append(("epoch_tasks", EpochTasks(context, partial(
+                self._tell_of_epoch, given, names, settings
+            ))))  # fmt: skip
+        if self.early_stopping:
             callbacks.append(
                 ("early_stopping", EarlyStopping(
                     patience=self.n_iter_no_change, threshold=0, load_best=True, sink=noop
                 ))
             )  # fmt: skip
         with own_randomness(seed, settings.device):
-            net = self._build_net(settings, len(classes), seed, callbacks, split)
+            net = self._build_net(settings, len(names), seed, callbacks, split)
             if warm:
                 self._continue_from_last_fit(net)
             self._train(net, dataset)
         net.forget_training()
-        self.classes_ = classes
-        self._keep(net, settings)
+        self._keep(net, settings, names)
+        if CALLBACKS:
+            context.call_on_fit_task_end(estimator=self, **given, reconstruction_attributes={})
         return self
+
+    def _tell_of_epoch(
+        self, given: dict[str, Any], names: Any, settings: Settings, net: TrainingNet
+    ) -> dict[str, Any]:
+        """What scikit-learn's callbacks are told when an epoch begins or ends."""
+
+        def as_if_fitted() -> dict[str, Any]:
+            estimator = copy.copy(self)
+            estimator._keep(net.snapshot(), settings, names)
+            return dict(vars(estimator))
+
+        return {"estimator": self, **given, "reconstruction_attributes": as_if_fitted}
+
+    def _check_names(self, names: Any, target: Any, what: str, instead: str) -> None:
+        """New labels are those of the last fit."""
+        multi_label = self._settings.multi_label
+        known = self.findings_ if multi_label else self.classes_
+        if multi_label != (target.ndim == 2) or not np.array_equal(names, known):
+            raise InputError(
+                f"{what} the {'findings' if multi_label else 'classes'} {known.tolist()}, but y "
+                f"holds {names.tolist()}; set {instead}"
+            )
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
@@ -434,43 +487,56 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
     def _partial_fit(self, X: Any, y: Any, classes: Any, sample_weight: Any) -> CXRClassifier:
         first = not hasattr(self, "net_")
         images = read_images(self, X, reset=first)
-        y = check_labels(y, len(images.items))
-        weight = check_weights(sample_weight, len(images.items))
+        labels = check_labels(y, len(images.items))
+        weight = check_weights(sample_weight, len(images.items), labels)
         counted = np.flatnonzero(weight)
-        images, y, weight = images.take(counted), y[counted], weight[counted]
-        if first and classes is None:
-            raise InputError("classes must be passed on the first call to partial_fit")
-        known = np.unique(classes) if first else self.classes_
-        if not first and classes is not None and not np.array_equal(np.unique(classes), known):
-            raise InputError(f"classes={list(classes)} is not what it was: {known.tolist()}")
-        if len(known) < 2:
-            raise InputError(f"classes={known.tolist()} is one class; a classifier needs two")
-        unknown = np.setdiff1d(y, known)
-        if len(unknown):
-            raise InputError(f"y holds labels that are not in classes: {unknown.tolist()}")
-        target = np.searchsorted(known, y)
+        images, labels, weight = images.take(counted), labels[counted], weight[counted]
+        names, target = self._known_labels(y, labels, classes, first)
         if first:
-            settings = replace(settle(self, images, weight), max_epochs=1)
+            settings = settle(self, images, weight, multi_label=target.ndim == 2)
+            settings = replace(settings, max_epochs=1)
             if self.batch_size == "auto":  # not what happens to come first
                 settings = replace(settings, batch_size=32)
         else:
             settings = self._settings
         lr = settings.lr if self.lr == "auto" else self.lr
         seed = self._draw_seed() + (0 if first else len(self.history_))
-        weight = weigh_classes(self.class_weight, known, target, weight)
-        dataset = settings.dataset(images, target, weight)
+        weight = weigh_classes(self.class_weight, names, target, weight)
+        dataset = settings.dataset(
+            images, np.nan_to_num(target), weight, decode=Decoder(self.memory)
+        )
         with own_randomness(seed, settings.device):
             if first:
-                net = self._build_net(settings, len(known), seed, [], None)
+                net = self._build_net(settings, len(names), seed, [], None)
             else:
                 net = self.net_
                 net.max_epochs, net.iterator_train__shuffle_seed = 1, seed
                 for group in net.optimizer_.param_groups:
                     group["lr"] = lr
             self._train(net, dataset)
-        self.classes_ = known
-        self._keep(net, settings)
+        self._keep(net, settings, names)
         return self
+
+    def _known_labels(self, y: Any, labels: Any, classes: Any, first: bool) -> tuple[Any, Any]:
+        """Names and target of partial_fit, where a call may see but some of the classes."""
+        if labels.ndim == 2:  # a column is a finding, so `classes` has nothing to add
+            names = name_findings(y, labels)
+            if not first:
+                self._check_names(names, labels, "partial_fit goes on with", "those names")
+            return names, labels
+        if first and classes is None:
+            raise InputError("classes must be passed on the first call to partial_fit")
+        if not first and self._settings.multi_label:
+            self._check_names(np.unique(labels), labels, "partial_fit goes on with", "those names")
+        known = np.unique(classes) if first else self.classes_
+        if not first and classes is not None and not np.array_equal(np.unique(classes), known):
+            raise InputError(f"classes={list(classes)} is not what it was: {known.tolist()}")
+        if len(known) < 2:
+            raise InputError(f"classes={known.tolist()} is one class; a classifier needs two")
+        unknown = np.setdiff1d(labels, known)
+        if len(unknown):
+            raise InputError(f"y holds labels that are not in classes: {unknown.tolist()}")
+        return known, np.searchsorted(known, labels)
 
     @contextmanager
     def _columns_kept(self) -> Iterator[None]:
@@ -522,7 +588,9 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
                 module__image_size=settings.image_size,
                 module__pixels=settings.pixels,
                 module__dtype=DTYPES[settings.dtype],
-                criterion=WeightedCrossEntropy,
+                criterion=(
+                    WeightedBinaryCrossEntropy if settings.multi_label else WeightedCrossEntropy
+                ),
                 optimizer=optimizer,
                 optimizer__weight_decay=self.weight_decay,
                 lr=settings.lr,
@@ -573,9 +641,16 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
                     callback.close()
             net.train_split = None  # or the fitted net would hold the images
 
-    def _keep(self, net: TrainingNet, settings: Settings) -> None:
+    def _keep(self, net: TrainingNet, settings: Settings, names: Any) -> None:
+        """Become the fitted classifier of `names`, which are classes or findings."""
         self.net_ = net
         self._settings = settings
+        self.__dict__.pop("findings_", None)
+        self.classes_ = names
+        if settings.multi_label:
+            self.findings_ = names
+            # as scikit-learn's own multi-output classifiers have it, for its scorers
+            self.classes_ = [np.array([0, 1]) for _ in names]
         self.n_iter_ = len(net.history)
         self.backbone_ = settings.backbone
         self.image_size_ = settings.image_size
@@ -592,12 +667,25 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
     # ---------------------------------------------------------------------------------------
 
     def _logits(self, X: Any) -> np.ndarray[Any, Any]:
+        """Logits of shape (n, k) in float64; NaN for images that cannot be read."""
         check_is_fitted(self)
         images = read_images(self, X, reset=False)
-        dataset = self._settings.dataset(images)
+        dataset = self._settings.dataset(
+            images, decode=Decoder(self.memory), on_error=self.on_error
+        )
+        batches: list[torch.Tensor] = []
+        failures: list[Unreadable] = []
         with one_at_a_time():
-            logits = torch.cat(list(self.net_.forward_iter(dataset)))
-        return logits.numpy().astype(np.float64)
+            for batch in self.net_.get_iterator(dataset, training=False):
+                batches.append(to_device(self.net_.evaluation_step(batch), "cpu"))
+                if self.on_error == "nan":
+                    failures += batch[1][2]
+        logits = torch.cat(batches).numpy().astype(np.float64)
+        if failures:
+            logits[[failure.position for failure in failures]] = np.nan
+            if images.kind == "paths":  # what is NaN in an array has been told before
+                warnings.warn(ImageReadWarning(failures, len(logits)), stacklevel=3)
+        return logits
 
     def predict(self, X: Any) -> np.ndarray[Any, Any]:
         """Predict the most probable class.
@@ -617,8 +705,16 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
         InputError, ImageReadError
             X cannot be used, or a file cannot be read.
         """
-        best = self._logits(X).argmax(axis=1)
-        return self.classes_[best]
+        logits = self._logits(X)
+        unread = np.isnan(logits).any(axis=1)
+        if self._settings.multi_label:
+            labels = (logits > 0).astype(np.int64)
+        else:
+            labels = self.classes_[logits.argmax(axis=1)]
+        if unread.any():
+            labels = labels.astype(np.float64 if labels.dtype.kind in "iuf" else object)
+            labels[unread] = np.nan
+        return labels
 
     def predict_proba(self, X: Any) -> np.ndarray[Any, Any]:
         """Predict the probability of each class.
@@ -638,7 +734,8 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
         InputError, ImageReadError
             X cannot be used, or a file cannot be read.
         """
-        return softmax(self._logits(X), axis=1)
+        logits = self._logits(X)
+        return expit(logits) if self._settings.multi_label else softmax(logits, axis=1)
 
     def predict_log_proba(self, X: Any) -> np.ndarray[Any, Any]:
         """Predict the logarithm of the probability of each class.
@@ -658,7 +755,8 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
         InputError, ImageReadError
             X cannot be used, or a file cannot be read.
         """
-        return log_softmax(self._logits(X), axis=1)
+        logits = self._logits(X)
+        return log_expit(logits) if self._settings.multi_label else log_softmax(logits, axis=1)
 
     def decision_function(self, X: Any) -> np.ndarray[Any, Any]:
         """Logits: scores that are higher for more probable classes.
@@ -680,7 +778,8 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
             X cannot be used, or a file cannot be read.
         """
         logits = self._logits(X)
-        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+        binary = logits.shape[1] == 2 and not self._settings.multi_label
+        return logits[:, 1] - logits[:, 0] if binary else logits
 
     # ---------------------------------------------------------------------------------------
     # scikit-learn's ways
@@ -741,4 +840,5 @@ class CXRClassifier(ClassifierMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
+        tags.classifier_tags.multi_label = True
         return tags

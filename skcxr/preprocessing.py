@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 
-from skcxr._exceptions import InputError
+from skcxr._cache import Decoder
+from skcxr._exceptions import ImageReadError, ImageReadWarning, InputError
 from skcxr.batches import as_paths
-from skcxr.images import RESIZE_MODES, check_size, read_image
+from skcxr.images import RESIZE_MODES, check_size, to_unit
 
 __all__ = ["ImageLoader"]
 
@@ -44,6 +47,18 @@ class ImageLoader(TransformerMixin, BaseEstimator):
         estimator takes.
     n_jobs : int, default=None
         Number of threads; None is 1 and -1 as many as there are processors.
+    memory : str, os.PathLike, joblib.Memory or None, default=None
+        Folder in which decoded images are kept, one small file for each file and size, for other
+        folds, searches and processes. A file that has changed is decoded again. The result is
+        the same to the bit. Nothing is ever removed from it; delete it when you like.
+    on_error : {"raise", "nan"}, default="raise"
+        What becomes of a file that cannot be read: "raise" stops with its ImageReadError, "nan"
+        gives an image of NaN and one :class:`skcxr.ImageReadWarning` that lists the files.
+
+    See Also
+    --------
+    skcxr.read_image : Read one file.
+    skcxr.CXRClassifier : The classifier, which takes the same paths.
 
     Examples
     --------
@@ -62,6 +77,8 @@ class ImageLoader(TransformerMixin, BaseEstimator):
         "resize_mode": [StrOptions(set(RESIZE_MODES))],
         "output": [StrOptions({"images", "rows"})],
         "n_jobs": [None, Integral],
+        "memory": [None, str, os.PathLike, HasMethods("cache")],
+        "on_error": [StrOptions({"raise", "nan"})],
     }
 
     def __init__(
@@ -71,11 +88,15 @@ class ImageLoader(TransformerMixin, BaseEstimator):
         resize_mode: str = "stretch",
         output: str = "images",
         n_jobs: int | None = None,
+        memory: Any = None,
+        on_error: str = "raise",
     ) -> None:
         self.image_size = image_size
         self.resize_mode = resize_mode
         self.output = output
         self.n_jobs = n_jobs
+        self.memory = memory
+        self.on_error = on_error
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any = None, y: Any = None) -> ImageLoader:
@@ -110,14 +131,19 @@ class ImageLoader(TransformerMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n, H, W) or (n, H * W), dtype float32
-            Pixels in [0, 1].
+            Pixels in [0, 1]; NaN for a file that cannot be read, with ``on_error="nan"``.
 
         Raises
         ------
         InputError
-            X does not hold paths.
+            X does not hold paths, or `memory` is no folder that can be made.
         ImageReadError
-            A file cannot be read.
+            A file cannot be read, with ``on_error="raise"``.
+
+        Warns
+        -----
+        ImageReadWarning
+            Files cannot be read, with ``on_error="nan"``.
         """
         self._validate_params()
         height, width = self._shape()
@@ -128,16 +154,33 @@ class ImageLoader(TransformerMixin, BaseEstimator):
                 f"of paths; got {type(X).__name__}"
             )
         images = np.empty((len(paths), height, width), np.float32)
+        decode = Decoder(self.memory)
+        missing = []
+        for index, path in enumerate(paths):
+            held = decode.held(path, (height, width), self.resize_mode)
+            if held is None:
+                missing.append(index)
+            else:
+                images[index] = to_unit(held)
 
-        def read(index: int) -> None:
-            images[index] = read_image(
-                paths[index], size=(height, width), resize_mode=self.resize_mode
-            )
+        def read(index: int) -> tuple[int, str, str] | None:
+            try:
+                image = decode(paths[index], (height, width), self.resize_mode)
+            except ImageReadError as error:
+                if self.on_error == "raise":
+                    raise
+                images[index] = np.nan
+                return index, error.path, error.reason
+            images[index] = to_unit(image)
+            return None
 
         # Pillow decodes and resizes without the interpreter's lock: threads are enough
-        Parallel(n_jobs=self.n_jobs, require="sharedmem")(
-            delayed(read)(index) for index in range(len(paths))
+        outcomes = Parallel(n_jobs=self.n_jobs, require="sharedmem")(
+            delayed(read)(index) for index in missing
         )
+        failures = [outcome for outcome in outcomes if outcome]
+        if failures:
+            warnings.warn(ImageReadWarning(failures, len(paths)), stacklevel=2)
         return images if self.output == "images" else images.reshape(len(paths), -1)
 
     @available_if(_gives_rows)

@@ -6,6 +6,7 @@ Ctrl-C goes through, and the optimiser's memory is dropped when nobody will use 
 
 from __future__ import annotations
 
+import copy
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from torch.nn import functional as F
 
 from skcxr._exceptions import TrainingError
 
-__all__ = ["TrainingNet", "WeightedCrossEntropy"]
+__all__ = ["TrainingNet", "WeightedBinaryCrossEntropy", "WeightedCrossEntropy"]
 
 
 class WeightedCrossEntropy(nn.Module):
@@ -52,6 +53,31 @@ class WeightedCrossEntropy(nn.Module):
             logits, target, reduction="none", label_smoothing=self.label_smoothing
         )
         return (loss * weight).mean()
+
+
+class WeightedBinaryCrossEntropy(nn.Module):
+    """Binary cross-entropy of findings, in which each finding of each image has a weight.
+
+    Parameters
+    ----------
+    label_smoothing : float, default=0.0
+        Share of the target spread evenly over absent and present, in [0, 1).
+    """
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Tensor, labels: tuple[Tensor, Tensor]) -> Tensor:
+        """Mean loss of ``(B, K)`` logits for ``(B, K)`` targets of 0 and 1 with weights."""
+        target, weight = labels
+        target = target * (1 - self.label_smoothing) + self.label_smoothing / 2
+        loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        return (loss * weight).mean()
+
+
+class StopTrainingError(Exception):
+    """A callback of scikit-learn's asks for the end of the fit. Internal."""
 
 
 class TrainingNet(skorch.NeuralNet):
@@ -98,6 +124,8 @@ class TrainingNet(skorch.NeuralNet):
         self.notify("on_train_begin", X=X, y=y)
         try:
             self.fit_loop(X, y, **fit_params)
+        except StopTrainingError:
+            pass
         except KeyboardInterrupt:  # skorch's EarlyStopping speaks by one too
             stops = [c for _, c in self.callbacks_ if isinstance(c, EarlyStopping)]
             if all(callback.misses_ != callback.patience for callback in stops):
@@ -105,16 +133,53 @@ class TrainingNet(skorch.NeuralNet):
         self.notify("on_train_end", X=X, y=y)
         return self
 
+    def snapshot(self) -> TrainingNet:
+        """A net of its own that predicts as this one does now."""
+        net = copy.copy(self)  # skorch's copies what lies on the device
+        net.history = skorch.history.History({**epoch, "batches": []} for epoch in self.history)
+        net.train_split = None
+        net.forget_training()
+        return net
+
     def forget_training(self) -> None:
         """Drop what only training needs: optimiser state, schedules, copies of weights."""
         self.optimizer_.state.clear()
-        ours = {"lr_schedule", "early_stopping", "bar"}
+        ours = {"lr_schedule", "early_stopping", "epoch_tasks", "bar"}
         self.callbacks: list[Any] = [
             item for item in self.callbacks if not isinstance(item, tuple) or item[0] not in ours
         ]
         self.callbacks_: list[Any] = [item for item in self.callbacks_ if item[0] not in ours]
         for epoch in self.history:
             epoch["batches"] = []
+
+
+class EpochTasks(Callback):
+    """Tells scikit-learn's callbacks of every epoch, as a task of the fit.
+
+    Parameters
+    ----------
+    context : sklearn.callback.CallbackContext
+        The fit's.
+    told : callable
+        Net -> what a task's hooks are told (estimator, X, y, ...), as keyword arguments.
+    """
+
+    def __init__(self, context: Any, told: Callable[[Any], dict[str, Any]]) -> None:
+        self.context = context
+        self.told = told
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        self.task_ = self.context.subcontext(task_name="epoch")
+        self.task_.call_on_fit_task_begin(**self.told(net))
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        task, self.task_ = self.task_, None
+        if task.call_on_fit_task_end(**self.told(net)):
+            raise StopTrainingError
+
+    def on_train_end(self, net: Any, **kwargs: Any) -> None:
+        if getattr(self, "task_", None) is not None:  # another callback ended the epoch early
+            self.task_.call_on_fit_task_end(**self.told(net))
 
 
 class EpochBar(Callback):
