@@ -53,8 +53,8 @@ def _check_findings(y: Any) -> Array:
             values = np.array(y, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"y has shape {np.asarray(y).shape}, so each column is a finding and must hold 0, 1 or NaN; "
-            f"it holds other things ({error}). For one label per image pass a single column"
+            f"y has shape {np.asarray(y).shape}, so each column is a finding and must hold 0, 1 "
+            f"or NaN; it holds other things ({error}). For one label per image pass one column"
         ) from error
     wrong = np.argwhere((values != 0) & (values != 1) & ~np.isnan(values))
     if len(wrong):

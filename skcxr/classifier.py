@@ -24,6 +24,7 @@ from skorch.helper import predefined_split
 from skorch.utils import noop, to_device
 
 from skcxr._cache import Decoder
+from skcxr._callbacks import CALLBACKS, CallbackSupportMixin
 from skcxr._exceptions import ImageReadWarning, InputError, SkcxrError, Unreadable
 from skcxr._inputs import read_images
 from skcxr._settings import DTYPES, Settings, settle
@@ -48,17 +49,6 @@ from skcxr.training import (
     own_randomness,
     schedule,
 )
-
-try:
-    from sklearn.callback import CallbackSupportMixin
-
-    CALLBACKS = True
-except ImportError:  # before scikit-learn 1.9
-
-    class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Nothing to support."""
-
-    CALLBACKS = False
 
 __all__ = ["CXRClassifier"]
 
@@ -148,8 +138,10 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Changes of training images: "cxr" is :class:`skcxr.augmentation.CXRAugmentation`, a
         callable (such as a torchvision v2 transform) gets one float image ``(1, H, W)`` at a
         time. "auto" takes "cxr" with "cxrnet" and None else. `predict` never changes an image.
-    class_weight : dict, "balanced" or None, default=None
-        Weight of each class, or weights against unequal class sizes.
+    class_weight : dict, list of dict, "balanced" or None, default=None
+        Weight of each class, or weights against unequal class sizes. With findings, a dict of
+        the weights of 0 and 1 for all of them, or a list of one for each; "balanced" weighs
+        each finding's presence against its absence.
     early_stopping : bool, default=False
         Set `validation_fraction` of the patients aside, stop when the loss on them has not
         fallen for `n_iter_no_change` epochs, and keep the weights of the best epoch.
@@ -173,6 +165,14 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         float32.
     num_workers : int, default=0
         Processes that decode images; 0 decodes in threads of this one. The result is the same.
+    memory : str, os.PathLike, joblib.Memory or None, default=None
+        Folder in which decoded images are kept, one small file for each file and size, for other
+        epochs, folds, searches and processes. A file that has changed is decoded again. The
+        result is the same to the bit. Nothing is ever removed from it; delete it when you like.
+    on_error : {"raise", "nan"}, default="raise"
+        What prediction does about a file that cannot be read: "raise" stops with its
+        ImageReadError, "nan" gives a row of NaN and one :class:`skcxr.ImageReadWarning` that
+        lists the files. `fit` always stops.
     random_state : int, RandomState instance or None, default=None
         Seed of everything that is drawn: weights, order, augmentation, dropout, the split of
         early stopping. None draws a seed from the operating system. The global generators of
@@ -182,8 +182,11 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        The labels, sorted.
+    classes_ : ndarray of shape (n_classes,) or (n_findings, 2)
+        The labels, sorted; after a fit on findings 0 and 1 for each.
+    findings_ : ndarray of shape (n_findings,)
+        Names of the findings: the columns of a DataFrame y, else 0, 1, ... Only after a fit on
+        a 2-D y.
     n_features_in_ : int
         Number of columns; only after a fit on a 2-D X.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -205,6 +208,13 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     -----
     Pixel values: uint8 is divided by 255, uint16 by 65535, floats are taken as they are. RGB is
     read as its luminance.
+
+    Findings, a y of shape (n, k), have one sigmoid each and the mean of their binary
+    cross-entropies as the loss. scikit-learn's own scorers and stratified splitters refuse NaN in
+    y: :func:`skcxr.metrics.make_masked_scorer` and the splitters that do not look at y take it.
+
+    From scikit-learn 1.9 on, ``set_callbacks`` takes its callbacks: every epoch is a task, after
+    which a callback that asks for it gets the classifier as fitted so far and may stop the fit.
 
     The loss is the mean of the images' cross-entropies, each times its weight, the weights scaled
     to mean 1; "cxrnet" learns with a label smoothing of 0.05 (``net__criterion__label_smoothing``).
@@ -337,8 +347,10 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             Paths (a list, 1-D array, Series or one column of str or PathLike); images of shape
             (n, H, W), (n, C, H, W) or (n, H, W, C) with C of 1 or 3; or rows of pixels of shape
             (n, n_features).
-        y : array-like of shape (n,)
-            One label for each image, of any kind that scikit-learn takes.
+        y : array-like of shape (n,) or (n, n_findings)
+            One label for each image, of any kind that scikit-learn takes; or findings, a column
+            of 0 and 1 for each, any number of which may be present in an image. NaN there means
+            "not labelled" and counts neither way.
         sample_weight : array-like of shape (n,), default=None
             Weight of each image, not negative.
         groups : array-like of shape (n,), default=None
@@ -464,7 +476,7 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         X, y, sample_weight
             As in `fit`.
         classes : array-like of shape (n_classes,), default=None
-            All labels that will ever come; needed in the first call.
+            All labels that will ever come; needed in the first call, unless y holds findings.
 
         Returns
         -------
@@ -649,8 +661,8 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self.classes_ = names
         if settings.multi_label:
             self.findings_ = names
-            # as scikit-learn's own multi-output classifiers have it, for its scorers
-            self.classes_ = [np.array([0, 1]) for _ in names]
+            # one row for each finding: what scikit-learn's scorers and cross_val_predict read
+            self.classes_ = np.tile([0, 1], (len(names), 1))
         self.n_iter_ = len(net.history)
         self.backbone_ = settings.backbone
         self.image_size_ = settings.image_size
@@ -688,7 +700,7 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return logits
 
     def predict(self, X: Any) -> np.ndarray[Any, Any]:
-        """Predict the most probable class.
+        """Predict the most probable class, or the findings that are more probable than not.
 
         Parameters
         ----------
@@ -697,13 +709,20 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of shape (n,)
-            A label of `classes_` for each image.
+        ndarray of shape (n,) or (n, n_findings)
+            A label of `classes_` for each image, or 0 and 1 for each finding. Where an image
+            cannot be read and ``on_error="nan"``, NaN, in an array of float64 or, if labels are
+            no numbers, of object.
 
         Raises
         ------
         InputError, ImageReadError
             X cannot be used, or a file cannot be read.
+
+        Warns
+        -----
+        ImageReadWarning
+            Files cannot be read, with ``on_error="nan"``.
         """
         logits = self._logits(X)
         unread = np.isnan(logits).any(axis=1)
@@ -717,7 +736,7 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return labels
 
     def predict_proba(self, X: Any) -> np.ndarray[Any, Any]:
-        """Predict the probability of each class.
+        """Predict the probability of each class or finding.
 
         Parameters
         ----------
@@ -726,19 +745,25 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of shape (n, n_classes)
-            Probabilities in [0, 1], in the order of `classes_`; each row sums to 1.
+        ndarray of shape (n, n_classes) or (n, n_findings)
+            Probabilities in [0, 1], in the order of `classes_`, each row of which sums to 1; or
+            of each finding for itself, in the order of `findings_`.
 
         Raises
         ------
         InputError, ImageReadError
             X cannot be used, or a file cannot be read.
+
+        Warns
+        -----
+        ImageReadWarning
+            Files cannot be read, with ``on_error="nan"``.
         """
         logits = self._logits(X)
         return expit(logits) if self._settings.multi_label else softmax(logits, axis=1)
 
     def predict_log_proba(self, X: Any) -> np.ndarray[Any, Any]:
-        """Predict the logarithm of the probability of each class.
+        """Predict the logarithm of the probability of each class or finding.
 
         Parameters
         ----------
@@ -747,13 +772,18 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of shape (n, n_classes)
-            Natural logarithms, in the order of `classes_`.
+        ndarray of shape (n, n_classes) or (n, n_findings)
+            Natural logarithms, in the order of `classes_` or `findings_`.
 
         Raises
         ------
         InputError, ImageReadError
             X cannot be used, or a file cannot be read.
+
+        Warns
+        -----
+        ImageReadWarning
+            Files cannot be read, with ``on_error="nan"``.
         """
         logits = self._logits(X)
         return log_expit(logits) if self._settings.multi_label else log_softmax(logits, axis=1)
@@ -768,14 +798,19 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of shape (n, n_classes) or (n,)
+        ndarray of shape (n, n_classes), (n,) or (n, n_findings)
             The logits in the order of `classes_`; with two classes, the logit of the second
-            minus that of the first.
+            minus that of the first. With findings, the logit of each.
 
         Raises
         ------
         InputError, ImageReadError
             X cannot be used, or a file cannot be read.
+
+        Warns
+        -----
+        ImageReadWarning
+            Files cannot be read, with ``on_error="nan"``.
         """
         logits = self._logits(X)
         binary = logits.shape[1] == 2 and not self._settings.multi_label

@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 
 from skcxr._cache import Decoder
+from skcxr._callbacks import CALLBACKS, CallbackSupportMixin
 from skcxr._exceptions import ImageReadError, ImageReadWarning, InputError
 from skcxr.batches import as_paths
 from skcxr.images import RESIZE_MODES, check_size, to_unit
@@ -30,7 +31,7 @@ def _gives_rows(loader: ImageLoader) -> bool:
     return True
 
 
-class ImageLoader(TransformerMixin, BaseEstimator):
+class ImageLoader(CallbackSupportMixin, TransformerMixin, BaseEstimator):
     """Read image files into one array of gray pixels.
 
     It has nothing to learn: `fit` only checks the parameters. A pipeline of it and
@@ -118,6 +119,10 @@ class ImageLoader(TransformerMixin, BaseEstimator):
             A parameter cannot be used.
         """
         self._shape()
+        if CALLBACKS:  # a progress bar of the pipeline asks for no more than this
+            context = self._init_callback_context()
+            context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+            context.call_on_fit_task_end(estimator=self, X=X, y=y)
         return self
 
     def transform(self, X: Any) -> np.ndarray[Any, Any]:

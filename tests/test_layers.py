@@ -13,9 +13,10 @@ ROOT = Path(skcxr.__file__).parent
 
 # each room may import those before it
 ORDER = [
-    "_exceptions", "_optional", "_pillow", "images", "_patients", "datasets", "_threads", "batches",
-    "preprocessing", "augmentation", "networks", "training", "_inputs", "_settings", "_targets",
-    "classifier", "_demo", "cli",
+    "_exceptions", "_optional", "_callbacks", "_pillow", "images", "_cache", "_patients",
+    "datasets", "_threads", "batches", "preprocessing", "augmentation", "networks", "training",
+    "_inputs", "_settings", "_targets", "classifier", "metrics", "persistence", "_demo",
+    "_commands", "cli",
 ]  # fmt: skip
 HEAVY = {"matplotlib", "pandas", "pydicom", "timm", "captum", "dask", "accelerate", "onnx"}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

@@ -13,10 +13,10 @@ import pytest
 import skcxr
 
 NAMES = [
-    "CXRClassifier", "DatasetError", "ImageLoader", "ImageReadError", "InputError",
-    "MissingDependencyError", "PatientWarning", "SkcxrError", "SkcxrWarning",
-    "TrainingError", "WeightsError", "__version__", "load_cxr_folder", "make_cxr_phantoms",
-    "read_image",
+    "CXRClassifier", "DatasetError", "ImageLoader", "ImageReadError", "ImageReadWarning",
+    "InputError", "MissingDependencyError", "ModelFileError", "PatientWarning", "SkcxrError",
+    "SkcxrWarning", "TrainingError", "WeightsError", "__version__", "load_cxr_folder",
+    "load_cxr_table", "load_model", "make_cxr_phantoms", "read_image", "save_model",
 ]  # fmt: skip
 
 
