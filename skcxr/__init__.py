@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from skcxr._exceptions import (
         DatasetError,
         ImageReadError,
+        ImageReadWarning,
         InputError,
         MissingDependencyError,
+        ModelFileError,
         PatientWarning,
         SkcxrError,
         SkcxrWarning,
@@ -18,8 +20,9 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from skcxr.classifier import CXRClassifier
-    from skcxr.datasets import load_cxr_folder, make_cxr_phantoms
+    from skcxr.datasets import load_cxr_folder, load_cxr_table, make_cxr_phantoms
     from skcxr.images import read_image
+    from skcxr.persistence import load_model, save_model
     from skcxr.preprocessing import ImageLoader
 
 __version__ = "0.1.0.dev0"
@@ -31,16 +34,21 @@ _HOME = {
     "DatasetError": "_exceptions",
     "ImageLoader": "preprocessing",
     "ImageReadError": "_exceptions",
+    "ImageReadWarning": "_exceptions",
     "InputError": "_exceptions",
     "MissingDependencyError": "_exceptions",
+    "ModelFileError": "_exceptions",
     "PatientWarning": "_exceptions",
     "SkcxrError": "_exceptions",
     "SkcxrWarning": "_exceptions",
     "TrainingError": "_exceptions",
     "WeightsError": "_exceptions",
     "load_cxr_folder": "datasets",
+    "load_cxr_table": "datasets",
+    "load_model": "persistence",
     "make_cxr_phantoms": "datasets",
     "read_image": "images",
+    "save_model": "persistence",
 }
 _MODULES = (
     "augmentation",
@@ -49,7 +57,9 @@ _MODULES = (
     "cli",
     "datasets",
     "images",
+    "metrics",
     "networks",
+    "persistence",
     "preprocessing",
     "training",
 )
@@ -59,8 +69,10 @@ __all__ = [
     "DatasetError",
     "ImageLoader",
     "ImageReadError",
+    "ImageReadWarning",
     "InputError",
     "MissingDependencyError",
+    "ModelFileError",
     "PatientWarning",
     "SkcxrError",
     "SkcxrWarning",
@@ -68,8 +80,11 @@ __all__ = [
     "WeightsError",
     "__version__",
     "load_cxr_folder",
+    "load_cxr_table",
+    "load_model",
     "make_cxr_phantoms",
     "read_image",
+    "save_model",
 ]
 
 

@@ -49,7 +49,7 @@ def run_demo(data: Path | None, out: Path, seed: int) -> None:
     say(f"\nThe confusion matrix beside some test images: {picture}")
 
     say("\nSingle files, clf.predict_proba([path]):")
-    table = _table("file", "true", *clf.classes_)
+    table = make_table("file", "true", *clf.classes_)
     for index in _spread(bunch.target[test], 1)[:4]:
         row = clf.predict_proba([paths[test][index]])[0]
         table.add_row(
@@ -76,14 +76,8 @@ def _load(say: Any, data: Path) -> Any:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", PatientWarning)
         bunch = load_cxr_folder(data)
-    say(f"\nLoaded {data}: {len(bunch.data)} images of {len(set(bunch.groups))} patients")
-    for name in bunch.target_names:
-        here = bunch.target == name
-        say(f"  {name}: {here.sum()} images of {len(set(bunch.groups[here]))} patients")
-    for path, reason in bunch.skipped[:5]:
-        say(f"  skipped {path}: {reason}")
-    if len(bunch.skipped) > 5:
-        say(f"  and {len(bunch.skipped) - 5} more files skipped")
+    say(f"\nLoaded {data}")
+    describe_data(say, bunch)
     for warning in caught:
         say(f"  Warning: {warning.message}")
     if len(bunch.target_names) < 2:
@@ -92,6 +86,18 @@ def _load(say: Any, data: Path) -> Any:
             "at least two folders of images"
         )
     return bunch
+
+
+def describe_data(say: Any, bunch: Any) -> None:
+    """Say how many images and patients there are, and what was left out."""
+    say(f"{len(bunch.data)} images of {len(set(bunch.groups.tolist()))} patients")
+    for k, name in enumerate(bunch.target_names):
+        here = bunch.target[:, k] == 1 if bunch.target.ndim == 2 else bunch.target == name
+        say(f"  {name}: {here.sum()} images of {len(set(bunch.groups[here].tolist()))} patients")
+    for path, reason in bunch.skipped[:5]:
+        say(f"  skipped {path}: {reason}")
+    if len(bunch.skipped) > 5:
+        say(f"  and {len(bunch.skipped) - 5} more files skipped")
 
 
 def _split(say: Any, bunch: Any, seed: int) -> tuple[Array, Array, str]:
@@ -127,7 +133,7 @@ def _report(
     say: Any, bunch: Any, train: Array, test: Array, split: str, predicted: Array, classes: Array
 ) -> None:
     truth, patients = bunch.target[test], bunch.groups[test]
-    low, high = _accuracy_interval(truth == predicted, patients)
+    low, high = accuracy_interval(truth == predicted, patients)
     how = "the folder's own split" if split == "given" else "split by patient"
     say(
         f"\nAccuracy on the {len(test)} test images of {len(set(patients))} patients ({how}): "
@@ -136,20 +142,21 @@ def _report(
     )
     say(classification_report(truth, predicted, labels=classes, zero_division=0))
     say("Confusion matrix")
-    table = _table("true \\ predicted", *classes)
+    table = make_table("true \\ predicted", *classes)
     for name, row in zip(classes, confusion_matrix(truth, predicted, labels=classes), strict=True):
         table.add_row(name, *map(str, row))
     say(table)
 
 
-def _table(*columns: str) -> Table:
+def make_table(*columns: str) -> Table:
+    """A plain table whose columns are never cut."""
     table = Table(box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, no_wrap=True)
     return table
 
 
-def _accuracy_interval(right: Array, patients: Array, n_resamples: int = 2000) -> Array:
+def accuracy_interval(right: Array, patients: Array, n_resamples: int = 2000) -> Array:
     """Percentile bootstrap of the accuracy; patients are drawn, not images."""
     _, patient = np.unique(patients, return_inverse=True)
     hits, images = np.bincount(patient, right), np.bincount(patient)
