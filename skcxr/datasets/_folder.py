@@ -170,7 +170,7 @@ def load_cxr_folder(
         split=split,
         skipped=skipped,
         frame=frame,
-        DESCR=_describe(root, frame, n_unknown, skipped),
+        DESCR=describe(f"the folder {root!r}", frame, n_unknown, skipped),
     )
 
 
@@ -199,7 +199,7 @@ def _find_images(root: str) -> tuple[list[_Image], list[Skipped]]:
     if not folders:
         raise DatasetError(
             f"{root!r} has no class folders; put the images into one sub-folder per class"
-            + _first(skipped)
+            + first_skipped(skipped)
         )
     if len(top) == 1 and not splits:
         inner = _subfolders(root, top[0], [])
@@ -218,7 +218,7 @@ def _find_images(root: str) -> tuple[list[_Image], list[Skipped]]:
         if len(images) == before:
             skipped.append(Skipped(_joined(root, relative), "the class folder holds no image"))
     if not images:
-        raise DatasetError(f"{root!r} holds no image that can be read{_first(skipped)}")
+        raise DatasetError(f"{root!r} holds no image that can be read{first_skipped(skipped)}")
     if empty := [name for name, count in found.items() if count == 0]:
         warnings.warn(
             f"no image in the class folders {_listed(empty)} of {root!r}; they are left out",
@@ -292,7 +292,7 @@ def _listed(names: list[str], most: int = 8) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def _first(skipped: list[Skipped], most: int = 3) -> str:
+def first_skipped(skipped: list[Skipped], most: int = 3) -> str:
     """List the first files left out, as the end of a message."""
     if not skipped:
         return ""
@@ -306,12 +306,22 @@ def _counted(frame: Any) -> str:
     return f"{len(frame)} {images} of {n_patients} {'patient' if n_patients == 1 else 'patients'}"
 
 
-def _describe(root: str, frame: Any, n_unknown: int, skipped: list[Skipped]) -> str:
-    """Say what a data set holds."""
-    lines = [f"Chest radiographs from the folder {root!r}:", ""]
+def describe(
+    where: str,
+    frame: Any,
+    n_unknown: int,
+    skipped: list[Skipped],
+    findings: list[str] | None = None,
+) -> str:
+    """Say what a data set holds: classes, or findings, which are columns of `frame`."""
+    lines = [f"Chest radiographs from {where}:", ""]
     lines += [f"- all: {_counted(frame)}"]
-    for name, part in frame.groupby("target"):
-        lines.append(f"- {name}: {_counted(part)}")
+    if findings is None:
+        for name, part in frame.groupby("target"):
+            lines.append(f"- {name}: {_counted(part)}")
+    for name in findings or []:
+        present = frame[frame[name] == 1]
+        lines.append(f"- {name}: {_counted(present)}, labelled in {frame[name].count()}")
     splits = frame[frame["split"] != ""]
     if len(splits):
         counts = ", ".join(f"{name} {len(part)}" for name, part in splits.groupby("split"))
