@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rich.style  # noqa: F401  (its import draws from python's global generator)
 import torch
 from PIL import Image
 

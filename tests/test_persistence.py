@@ -25,6 +25,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import RandomForestClassifier, StackingClassifier, VotingClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -42,6 +43,7 @@ from skcxr import (
 )
 from skcxr import persistence as room
 from skcxr.augmentation import CXRAugmentation
+from skcxr.metrics import make_masked_scorer
 from skcxr.networks import SmallNet
 
 
@@ -373,8 +375,9 @@ def test_what_is_no_model_is_left_alone(what, fitted, tmp_path):
         else:
             (path / "config.json").write_text("{")
     before = snapshot(tmp_path)
-    with pytest.raises(InputError, match=r"path=.*give the name"):
-        save_model(fitted, path)
+    for name in (path, f"{path}{os.sep}"):
+        with pytest.raises(InputError, match=r"path=.*give the name"):
+            save_model(fitted, name)
     assert snapshot(tmp_path) == before
 
 
@@ -719,6 +722,18 @@ def test_one_classifier_in_two_places_is_one_again(ensembles, tmp_path):
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert len(config["classifiers"]) == 4  # two that are fitted, two as they were given
     assert again.estimators[0][1].get_params() == ensembles["voting"].estimators[0][1].get_params()
+
+
+def test_a_search_by_findings(images, tmp_path):
+    scorer = make_masked_scorer(roc_auc_score, response_method="predict_proba")
+    search = GridSearchCV(small(), {"lr": [0.01, 0.1]}, cv=2, scoring=scorer)
+    labels = findings(images).to_numpy()
+    labels[1::4, 0] = 1 - labels[1::4, 0]
+    labels[[0, 2], 1] = 1
+    search.fit(images[0], labels)
+    again = load_model(save_model(search, tmp_path / "model"))
+    assert again.score(images[0], labels) == search.score(images[0], labels)
+    assert (again.predict_proba(images[0]) == search.predict_proba(images[0])).all()
 
 
 def test_saving_changes_nothing(ensembles, tmp_path):
