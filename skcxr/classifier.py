@@ -869,6 +869,12 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             self.net_params = {**(self.net_params or {}), **of_net}
         return self
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if hasattr(self, "net_") and str(self.net_.device) != self.device_:  # its GPU is not here
+            self.device_ = str(self.net_.device)
+            self._settings = replace(self._settings, device=self.device_)
+
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "net_")
 

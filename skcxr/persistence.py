@@ -45,6 +45,7 @@ from skcxr._exceptions import InputError, MissingDependencyError, ModelFileError
 from skcxr._optional import import_optional
 from skcxr._settings import DTYPES, Settings, _device
 from skcxr.classifier import CXRClassifier
+from skcxr.metrics import _MaskedScorer
 from skcxr.preprocessing import ImageLoader
 from skcxr.training import one_at_a_time, own_randomness
 
@@ -75,7 +76,7 @@ def save_model(model: Any, path: str | os.PathLike[str]) -> str:
         ``skcxr[skops]`` is needed.
     path : str or os.PathLike
         The folder. Its parents are made where they are missing. A model that is there already is
-        replaced, all at once: whoever loads it sees the old one or the new one.
+        replaced as a whole, and stays where that fails.
 
     Returns
     -------
@@ -103,7 +104,8 @@ def save_model(model: Any, path: str | os.PathLike[str]) -> str:
     -----
     `memory` becomes None, because it names a folder of this computer, and callbacks that
     ``set_callbacks`` has set are left out. The optimiser's state and the single batches in
-    `history_` are not kept.
+    `history_` are not kept. A process that is killed while it replaces a model may leave the old
+    one beside it as ``.skcxr-*.old``.
 
     Models of trees (RandomForestClassifier, HistGradientBoostingClassifier) are refused in
     pipelines: scikit-learn does not check the numbers in a tree, and a forged file could crash
@@ -286,6 +288,7 @@ def _rebuild(folder: str, entry: dict[str, Any], name: str) -> CXRClassifier:
     kind = _part(entry, "kind", str)
     _require(kind in _CLASSES, f"its kind {kind!r} is unknown")
     params = {key: _decode(value) for key, value in _part(entry, "parameters", dict).items()}
+    params["memory"] = None
     model = _CLASSES[kind]()
     unknown = sorted(params.keys() - model.get_params(deep=False).keys())
     _require(not unknown, f"its parameters {unknown} are unknown")
@@ -434,10 +437,10 @@ class _Copier(pickle.Pickler):
 def _untrusted(content: bytes) -> tuple[list[str], str]:
     """What skops may make beside what it trusts by itself, and what it may not, as text."""
     names = [f"sklearn.{room}.{name}" for room, inside in _OF_SKLEARN.items() for name in inside]
-    public = [*vars(sklearn.metrics).values(), *vars(sklearn.model_selection).values()]
-    found = [x for x in public if getattr(x, "__name__", "").endswith(("_score", "_loss"))]
-    found += [x for x in public if getattr(x, "__module__", "") == "sklearn.model_selection._split"]
-    names += [f"{x.__module__}.{x.__name__}" for x in (_Saved, ImageLoader, *found)]
+    found = [x for name, x in vars(sklearn.metrics).items() if name.endswith(("_score", "_loss"))]
+    splits = vars(sklearn.model_selection).values()
+    found += [x for x in splits if isinstance(x, type) and x.__module__.endswith("._split")]
+    names += [f"{x.__module__}.{x.__name__}" for x in (_Saved, ImageLoader, _MaskedScorer, *found)]
     skops = import_optional("skops.io", "skops")
     return names, ", ".join(sorted(set(skops.get_untrusted_types(data=content)) - set(names)))
 
@@ -617,6 +620,7 @@ def _read_recorded(folder: str, name: str, record: Any) -> bytes:
 
 def check_free(path: str) -> None:
     """There is nothing at `path`, or what may be replaced."""
+    path = os.path.abspath(path)  # "link/" would be what the link names
     if not os.path.lexists(path):
         return
     if os.path.islink(path) or not os.path.isdir(path):

@@ -133,6 +133,10 @@ class TrainingNet(skorch.NeuralNet):
         self.notify("on_train_end", X=X, y=y)
         return self
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # a net that was pickled on a GPU is read where there is none
+        super().__setstate__({**state, "device": usable_device(state["device"])})
+
     def snapshot(self) -> TrainingNet:
         """A net of its own that predicts as this one does now."""
         net = copy.copy(self)  # skorch's copies what lies on the device
@@ -241,6 +245,15 @@ def schedule(
         options = {"T_max": steps}
     callback = LRScheduler(policy, step_every="batch", event_name=None, last_epoch=-1, **options)
     return [("lr_schedule", callback)]
+
+
+def usable_device(device: Any) -> Any:
+    """The device, or "cpu" where this machine has no such one."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):  # AssertionError: a torch built without CUDA
+        return "cpu"
+    return device
 
 
 _torch_in_use = threading.RLock()

@@ -26,7 +26,7 @@ from sklearn.ensemble import RandomForestClassifier, StackingClassifier, VotingC
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+from sklearn.model_selection import GridSearchCV, KFold, StratifiedGroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from skorch.callbacks import EpochScoring
@@ -726,7 +726,7 @@ def test_one_classifier_in_two_places_is_one_again(ensembles, tmp_path):
 
 def test_a_search_by_findings(images, tmp_path):
     scorer = make_masked_scorer(roc_auc_score, response_method="predict_proba")
-    search = GridSearchCV(small(), {"lr": [0.01, 0.1]}, cv=2, scoring=scorer)
+    search = GridSearchCV(small(), {"lr": [0.01, 0.1]}, cv=KFold(2), scoring=scorer)
     labels = findings(images).to_numpy()
     labels[1::4, 0] = 1 - labels[1::4, 0]
     labels[[0, 2], 1] = 1
