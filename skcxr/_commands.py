@@ -52,8 +52,9 @@ def run_train(
     bunch: Bunch, out: Path, params: dict[str, Any], as_json: bool, console: Console
 ) -> None:
     """Fit on all of `bunch` but its test split, and save the model."""
+    from skcxr._model_files import check_free
     from skcxr.classifier import CXRClassifier  # torch takes seconds: the data were told first
-    from skcxr.persistence import check_free, save_model
+    from skcxr.persistence import save_model
 
     check_free(str(out))  # not after a fit of minutes
     train = np.flatnonzero(np.asarray(bunch.split) != "test")

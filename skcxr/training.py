@@ -134,8 +134,8 @@ class TrainingNet(skorch.NeuralNet):
         return self
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # a net that was pickled on a GPU is read where there is none
-        super().__setstate__({**state, "device": usable_device(state["device"])})
+        # skorch looks for CUDA only, with two warnings; `device` tells where the net is
+        super().__setstate__({**state, "device": device_here(str(state["device"]))})
 
     def snapshot(self) -> TrainingNet:
         """A net of its own that predicts as this one does now."""
@@ -247,13 +247,15 @@ def schedule(
     return [("lr_schedule", callback)]
 
 
-def usable_device(device: Any) -> Any:
-    """The device, or "cpu" where this machine has no such one."""
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):  # AssertionError: a torch built without CUDA
-        return "cpu"
-    return device
+def device_here(device: str) -> str:
+    """The device of a fit, or what this machine has in its place."""
+    for name in (device, device.partition(":")[0]):  # another number, perhaps
+        try:
+            torch.empty(1, device=name).item()
+        except (RuntimeError, AssertionError, TypeError):
+            continue
+        return name
+    return "cpu"
 
 
 _torch_in_use = threading.RLock()

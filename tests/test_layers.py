@@ -15,8 +15,8 @@ ROOT = Path(skcxr.__file__).parent
 ORDER = [
     "_exceptions", "_optional", "_callbacks", "_pillow", "images", "_cache", "_patients",
     "datasets", "_threads", "batches", "preprocessing", "augmentation", "networks", "training",
-    "_inputs", "_settings", "_targets", "classifier", "metrics", "persistence", "_demo",
-    "_commands", "cli",
+    "_inputs", "_settings", "_targets", "classifier", "metrics", "_model_files", "persistence",
+    "_demo", "_commands", "cli",
 ]  # fmt: skip
 HEAVY = {"matplotlib", "pandas", "pydicom", "timm", "captum", "dask", "accelerate", "onnx"}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

@@ -42,6 +42,7 @@ from skcxr import (
     save_model,
 )
 from skcxr import persistence as room
+from skcxr._model_files import decode, encode
 from skcxr.augmentation import CXRAugmentation
 from skcxr.metrics import make_masked_scorer
 from skcxr.networks import SmallNet
@@ -161,17 +162,17 @@ def test_labels_of_any_kind(classes, images, tmp_path):
     ids=repr,
 )  # fmt: skip
 def test_values_survive_as_json(value):
-    text = json.dumps(room._encode(value, "x"), allow_nan=False)
-    again = room._decode(json.loads(text))
+    text = json.dumps(encode(value, "x"), allow_nan=False)
+    again = decode(json.loads(text))
     assert again == value
     assert repr(again) == repr(value)
 
 
 def test_what_becomes_plainer():
-    assert type(room._encode(np.float32(0.5), "x")) is float
-    assert type(room._encode(np.bool_(True), "x")) is bool
-    assert room._encode(Path("a") / "b", "x") == os.path.join("a", "b")
-    assert np.isnan(room._decode(room._encode(float("nan"), "x")))
+    assert type(encode(np.float32(0.5), "x")) is float
+    assert type(encode(np.bool_(True), "x")) is bool
+    assert encode(Path("a") / "b", "x") == os.path.join("a", "b")
+    assert np.isnan(decode(encode(float("nan"), "x")))
 
 
 @pytest.mark.parametrize(
