@@ -44,7 +44,17 @@ __all__ = [
 
 
 class SkcxrError(Exception):
-    """Base of every exception that skcxr defines."""
+    """Base of every exception that skcxr defines.
+
+    Examples
+    --------
+    >>> from skcxr import SkcxrError, read_image
+    >>> try:
+    ...     read_image("gone.png")
+    ... except SkcxrError as error:
+    ...     print(type(error).__name__)
+    ImageReadError
+    """
 
 
 class ImageReadError(SkcxrError, OSError):
@@ -87,15 +97,46 @@ class ImageReadError(SkcxrError, OSError):
 
 
 class InputError(SkcxrError, ValueError):
-    """X, y, sample_weight or groups cannot be used as given."""
+    """X, y, sample_weight or groups cannot be used as given.
+
+    Examples
+    --------
+    >>> from skcxr import CXRClassifier, InputError
+    >>> try:
+    ...     CXRClassifier().fit(["a.png", "b.png"], ["Healthy"])
+    ... except InputError as error:
+    ...     print(error)
+    X holds 2 images but y has 1 entries: inconsistent numbers of samples
+    """
 
 
 class DatasetError(SkcxrError, ValueError):
-    """A folder, table or archive does not hold a data set that can be loaded."""
+    """A folder, table or archive does not hold a data set that can be loaded.
+
+    Examples
+    --------
+    >>> from skcxr import DatasetError, load_cxr_folder
+    >>> try:
+    ...     load_cxr_folder("gone")
+    ... except DatasetError as error:
+    ...     print(error)
+    'gone' does not exist; give a folder that has one sub-folder per class
+    """
 
 
 class WeightsError(SkcxrError, ValueError):
-    """Weights cannot be found, read or fitted onto a network."""
+    """Weights cannot be found, read or fitted onto a network.
+
+    Examples
+    --------
+    >>> from skcxr import CXRClassifier, WeightsError, make_cxr_phantoms
+    >>> drawn = make_cxr_phantoms(4, n_classes=2, image_size=32, random_state=0)
+    >>> try:
+    ...     CXRClassifier(weights="gone").fit(drawn.data, drawn.target)
+    ... except WeightsError as error:
+    ...     print("weights='gone'" in str(error))
+    True
+    """
 
 
 class ModelFileError(SkcxrError, OSError):
@@ -135,7 +176,19 @@ class ModelFileError(SkcxrError, OSError):
 
 
 class TrainingError(SkcxrError, RuntimeError):
-    """A fit cannot go on, because its loss is no number any more."""
+    """A fit cannot go on, because its loss is no number any more.
+
+    Examples
+    --------
+    >>> from skcxr import CXRClassifier, TrainingError, make_cxr_phantoms
+    >>> drawn = make_cxr_phantoms(4, n_classes=2, image_size=32, random_state=0)
+    >>> clf = CXRClassifier(lr=1e30, optimizer="sgd", max_epochs=9, random_state=0)
+    >>> try:
+    ...     clf.fit(drawn.data, drawn.target)
+    ... except TrainingError as error:
+    ...     print("learning rate" in str(error))
+    True
+    """
 
 
 class MissingDependencyError(SkcxrError, ImportError):
@@ -152,6 +205,12 @@ class MissingDependencyError(SkcxrError, ImportError):
     ----------
     library, extra : str
         As given.
+
+    Examples
+    --------
+    >>> from skcxr import MissingDependencyError
+    >>> print(MissingDependencyError("skops", "skops"))
+    skops is not installed; install it with: pip install "skcxr[skops]"
     """
 
     def __init__(self, library: str, extra: str) -> None:
@@ -166,11 +225,30 @@ class MissingDependencyError(SkcxrError, ImportError):
 
 
 class SkcxrWarning(UserWarning):
-    """Base of every warning that skcxr gives."""
+    """Base of every warning that skcxr gives.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from skcxr import SkcxrWarning
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", SkcxrWarning)  # a warning of skcxr's stops here
+    """
 
 
 class PatientWarning(SkcxrWarning):
-    """Patients are not known, so images of one patient may stand on both sides of a split."""
+    """Patients are not known, so images of one patient may stand on both sides of a split.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from skcxr import CXRClassifier, PatientWarning, make_cxr_phantoms
+    >>> drawn = make_cxr_phantoms(24, n_classes=2, image_size=32, random_state=0)
+    >>> clf = CXRClassifier(early_stopping=True, max_epochs=1, random_state=0)
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", PatientWarning)
+    ...     _ = clf.fit(drawn.data, drawn.target, groups=drawn.groups)  # known: no warning
+    """
 
 
 class Unreadable(NamedTuple):

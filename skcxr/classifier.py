@@ -473,10 +473,14 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X, y, sample_weight
+        X : paths or array
+            As in `fit`.
+        y : array-like of shape (n,) or (n, n_findings)
             As in `fit`.
         classes : array-like of shape (n_classes,), default=None
             All labels that will ever come; needed in the first call, unless y holds findings.
+        sample_weight : array-like of shape (n,), default=None
+            As in `fit`.
 
         Returns
         -------
@@ -789,7 +793,7 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return log_expit(logits) if self._settings.multi_label else log_softmax(logits, axis=1)
 
     def decision_function(self, X: Any) -> np.ndarray[Any, Any]:
-        """Logits: scores that are higher for more probable classes.
+        """Compute logits: scores that are higher for more probable classes.
 
         Parameters
         ----------
@@ -833,7 +837,7 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return self.net_.history
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Parameters of this estimator, those in `net_params` also as ``net__<argument>``.
+        """Get the parameters of this estimator, those in `net_params` also as ``net__<argument>``.
 
         Parameters
         ----------

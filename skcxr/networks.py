@@ -276,7 +276,7 @@ _BACKBONES: dict[str, Callable[..., nn.Module]] = {"cxrnet": CXRNet, "smallnet":
 
 
 def list_backbones() -> list[str]:
-    """Names that ``CXRClassifier(backbone=...)`` takes.
+    """List the names that ``CXRClassifier(backbone=...)`` takes.
 
     Returns
     -------
