@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import zlib
 from pathlib import Path
+
+from sphinx_gallery.sorting import ExplicitOrder
 
 import skcxr
 
@@ -67,19 +68,15 @@ def setup(app):
 # ------------------------------------------------------------------------------------------
 
 
-def _empty_inventory() -> str:
-    """An inventory without entries: where there is no network, links become plain text."""
-    path = Path(tempfile.mkdtemp()) / "objects.inv"
-    head = "# Sphinx inventory version 2\n# Project: none\n# Version: 0\n"
-    head += "# The remainder of this file is compressed using zlib.\n"
-    path.write_bytes(head.encode() + zlib.compress(b""))
-    return str(path)
-
-
-_nothing = _empty_inventory()
+# an inventory without entries: where there is no network, links become plain text
+_nothing = Path(__file__).parent / "_build" / "nothing.inv"
+_nothing.parent.mkdir(exist_ok=True)
+_head = "# Sphinx inventory version 2\n# Project: none\n# Version: 0\n"
+_head += "# The remainder of this file is compressed using zlib.\n"
+_nothing.write_bytes(_head.encode() + zlib.compress(b""))
 # None is the project's own inventory; the second is taken where the first cannot be had
 intersphinx_mapping = {
-    name: (url, (None, _nothing))
+    name: (url, (None, str(_nothing)))
     for name, url in {
         "python": "https://docs.python.org/3",
         "numpy": "https://numpy.org/doc/stable",
@@ -99,8 +96,8 @@ intersphinx_cache_limit = 0  # ask at every build: a build without network leave
 # gallery
 # ------------------------------------------------------------------------------------------
 
-# examples are run in the documentation's process; two threads at most, whatever the machine
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# examples run in this process: on a busy machine threads that spin while they wait cost minutes
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
@@ -110,12 +107,15 @@ sphinx_gallery_conf = {
     "backreferences_dir": "gen_modules/backreferences",
     "doc_module": ("skcxr",),
     "reference_url": {"skcxr": None},
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": ExplicitOrder(
+        ["plot_first_classifier.py", "plot_split_by_patient.py", "*"]
+    ),
     "image_scrapers": ("matplotlib",),
     "download_all_examples": False,
     "show_memory": False,
     "show_signature": False,
     "min_reported_time": 0,
+    "write_computation_times": False,
     "remove_config_comments": True,
 }
 
@@ -129,6 +129,8 @@ html_static_path = ["_static"]
 html_css_files = ["skcxr.css"]
 html_copy_source = False
 html_show_sourcelink = False
+html_sidebars = {page: [] for page in ("getting_started", "faq", "contributing", "changelog")}
+toc_object_entries_show_parents = "hide"
 html_theme_options = {
     "logo": {"text": "skcxr"},
     "navigation_with_keys": False,
