@@ -36,6 +36,7 @@ for axis, name in zip(axes, data.target_names, strict=True):
     axis.imshow(read_image(data.data[first]), cmap="gray", vmin=0, vmax=1)
     axis.set_title(name)
     axis.axis("off")
+plt.show()
 
 # %%
 # Split by patient
@@ -83,6 +84,7 @@ ConfusionMatrixDisplay.from_predictions(
 )
 axis.set_xticklabels(clf.classes_, rotation=20, ha="right")
 axis.set_title(summary, fontsize=10)
+plt.show()
 
 # %%
 # Single images
