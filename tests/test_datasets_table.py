@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 
 import numpy as np
@@ -190,3 +191,89 @@ def test_the_real_table_agrees_with_the_real_folder(shared_data):
     assert len(set(table.groups)) == 197
     assert table.frame["age"].notna().sum() > 0
     assert {"age", "sex", "view", "licence"} <= set(table.frame)
+
+
+def read(tmp_path, text, files, **changes):
+    """Load a CSV file in which {0}, {1}, ... stand for images."""
+    (tmp_path / "t.csv").write_text(text.format(*files))
+    return load_cxr_table(tmp_path / "t.csv", groups="p", **changes)
+
+
+@pytest.mark.parametrize(
+    ("written", "labels"),
+    [
+        (["3", "", "4"], [3, 4]),
+        (["0.0", "", "1.5"], [0.0, 1.5]),
+        (["True", "", "False"], [True, False]),
+        (["01", "", "02"], ["01", "02"]),
+        (["None", " ", "NA"], ["None", "NA"]),  # words, not gaps
+        (["1", "", "ill"], ["1", "ill"]),
+    ],
+)
+def test_an_empty_cell_does_not_change_the_kind_of_the_others(written, labels, files, tmp_path):
+    rows = [f"{{{k}}},{word},{k}\n" for k, word in enumerate(written)]
+    bunch = read(tmp_path, "path,target,p\n" + "".join(rows), files)
+    assert bunch.target.tolist() == labels
+    assert [type(label) for label in bunch.target.tolist()] == [type(label) for label in labels]
+    assert [entry.reason for entry in bunch.skipped] == ["row 2: no label"]
+
+
+def test_rows_cut_short_have_no_label(files, tmp_path):
+    bunch = read(tmp_path, "path,target,p\n{0},a,1\n{1}\n", files)
+    assert bunch.skipped == [(files[1], "row 2: no label")]
+
+
+def test_blank_cells_are_no_common_patient(files, tmp_path):
+    with pytest.warns(PatientWarning, match="2 of 3"):
+        bunch = read(tmp_path, "path,target,p\n{0},a, \n{1},a, \n{2},b,7\n", files)
+    assert bunch.groups.tolist() == [files[0], files[1], "7"]
+
+
+def test_a_file_of_two_patients_is_an_error(files, tmp_path):
+    with pytest.raises(DatasetError, match=r"two patients, in row 1 and in row 2 .* '1' and '2'"):
+        read(tmp_path, "path,target,p\n{0},a,1\n{0},a,2\n", files)
+
+
+def test_another_spelling_of_a_path_is_the_same_file(frame, files):
+    frame = frame.reset_index(drop=True)
+    folder, _, name = files[0].rpartition("/")
+    frame.loc[3, "file"] = f"{folder}/./{name}"
+    with pytest.raises(DatasetError, match="two labels, in row 1 and in row 4"):
+        load(frame)
+
+
+def test_all_other_columns_stay_whatever_their_names(frame):
+    wide = pd.DataFrame(np.zeros((24, 150)), frame.index, [f"c{k}" for k in range(150)])
+    other = pd.DataFrame({"group_table": 1, "group": 2, "age": 3}, frame.index)
+    columns = list(load(pd.concat([frame, wide, other], axis=1)).frame)
+    assert columns[5:7] == ["age", "c0"]
+    assert columns[-3:] == ["group_table", "group_table_table", "age_table"]
+
+
+@pytest.mark.parametrize("findings", [["m", "m"], ["split", "m"], ["m", "group"]])
+def test_findings_with_a_name_that_is_taken_are_an_error(findings, frame):
+    with pytest.raises(DatasetError, match=r"twice|has the name of a column"):
+        load(frame.assign(m=1, split=0, group=1), target=findings)
+
+
+def test_a_label_that_is_a_list_is_an_error(frame):
+    frame["finding"] = [["mass", "nodule"]] * 24
+    with pytest.raises(DatasetError, match=r"'finding' .* in row 1"):
+        load(frame)
+
+
+def test_the_split_is_judged_by_all_rows_of_the_table(frame, tmp_path):
+    frame = frame.reset_index(drop=True).assign(split=["train"] * 23 + ["fold 1"])
+    frame.loc[23, "file"] = str(tmp_path / "gone.png")
+    assert set(load(frame).split) == {""}
+    assert "split_table" not in load(frame.assign(split="")).frame
+
+
+def test_a_damaged_archive_is_no_table(tmp_path):
+    packed = gzip.compress(b"path,target\na.png,1\n" * 500)
+    for name, content in (
+        ("a.csv.gz", packed[:40]), ("b.csv.gz", packed[:12] + b"\xff" * 30), ("c.csv.zip", b"PK"),
+    ):  # fmt: skip
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DatasetError, match="no table that can be read"):
+            load_cxr_table(tmp_path / name)
