@@ -78,6 +78,14 @@ class PerImage:
     transform : callable
         A torchvision v2 transform or any function from a float tensor ``(1, H, W)`` to one of
         the same shape.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skcxr.augmentation import PerImage
+    >>> brighter = PerImage(lambda image: image * 1.1)
+    >>> brighter(torch.rand(4, 1, 64, 64)).shape
+    torch.Size([4, 1, 64, 64])
     """
 
     def __init__(self, transform: Callable[[Tensor], Tensor]) -> None:

@@ -36,13 +36,30 @@ _PIXEL_TYPES = "uint8 (divided by 255), uint16 (divided by 65535), bool, or floa
 def as_paths(X: Any) -> list[str] | None:
     """X as a list of paths, or None where X is not about files.
 
-    Paths come as a list, tuple, 1-D array or Series of str or PathLike, or as one column of
-    these (a one-column DataFrame or an array of shape (n, 1)).
+    Parameters
+    ----------
+    X : object
+        Paths come as a list, tuple, 1-D array or Series of str or PathLike, or as one column of
+        these (a one-column DataFrame or an array of shape (n, 1)).
+
+    Returns
+    -------
+    list of str or None
+        The paths.
 
     Raises
     ------
     InputError
         X is a single path, or some entries are no paths.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from skcxr.batches import as_paths
+    >>> as_paths(pd.DataFrame({"path": ["a.png", "b.png"]}))
+    ['a.png', 'b.png']
+    >>> as_paths([[0.0, 1.0]]) is None
+    True
     """
     if isinstance(X, str | bytes | os.PathLike):
         raise InputError(f"X is the single path {os.fspath(X)!r}; pass a list: [path]")
@@ -76,14 +93,34 @@ def as_paths(X: Any) -> list[str] | None:
 def as_images(X: Any, channel_axis: int | str = "auto", *, allow_nan: bool = False) -> Array | None:
     """X as images ``(n, H, W)`` or ``(n, H, W, 3)``, or None where X is not 3-D or 4-D.
 
-    Nothing is copied: a channel axis is moved to the end or, where it is 1, dropped. With
-    `allow_nan`, an image may be NaN altogether, as one is that could not be read.
+    Nothing is copied: a channel axis is moved to the end or, where it is 1, dropped.
+
+    Parameters
+    ----------
+    X : object
+        An array, or a list of arrays of one shape.
+    channel_axis : {"auto", 1, 3, -1}, default="auto"
+        Axis of the channels in a 4-D X; "auto" takes the one of 1 and 3 with 1 or 3 entries.
+    allow_nan : bool, default=False
+        Whether an image may be NaN altogether, as one is that could not be read.
+
+    Returns
+    -------
+    ndarray of shape (n, H, W) or (n, H, W, 3), or None
+        The images, in their own type.
 
     Raises
     ------
     InputError
         Images of different sizes, an unknown pixel type, pixels that are not finite, no pixels,
         or a channel axis that is missing or cannot be told.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skcxr.batches import as_images
+    >>> as_images(np.zeros((5, 1, 64, 48), np.uint8)).shape
+    (5, 64, 48)
     """
     if isinstance(X, list | tuple) and len(X) and np.ndim(X[0]) >= 2:
         shapes = [np.shape(x) for x in X]
@@ -188,6 +225,13 @@ class ImageDataset(Dataset[Any]):
     on_error : {"raise", "nan"}, default="raise"
         With "nan", a file that cannot be read, or an image of NaN, is a black image and every
         batch ends with a list of those in it: ``(pixels, (target, weight, failures))``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skcxr.batches import ImageDataset
+    >>> len(ImageDataset(np.zeros((5, 64, 48), np.uint8), size=(32, 32)))
+    5
     """
 
     def __init__(
@@ -341,6 +385,14 @@ class BatchLoader(DataLoader[Any]):
         Processes that read images; 0 reads in this one. The batches are the same.
     **kwargs : dict
         Further arguments of torch's DataLoader.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skcxr.batches import BatchLoader, ImageDataset
+    >>> dataset = ImageDataset(np.zeros((5, 64, 48), np.uint8), size=(32, 32))
+    >>> [tuple(pixels.shape) for pixels, _ in BatchLoader(dataset, batch_size=2)]
+    [(2, 1, 32, 32), (3, 1, 32, 32)]
     """
 
     def __init__(

@@ -189,7 +189,7 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         a 2-D y.
     n_features_in_ : int
         Number of columns; only after a fit on a 2-D X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns; only after a fit on a 2-D X whose column names are strings.
     history_ : skorch.history.History
         One dict per epoch, with "train_loss" and, with early stopping, "valid_loss".

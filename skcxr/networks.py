@@ -157,6 +157,13 @@ class SmallNet(nn.Module):
         Height and width in pixels.
     pixels : (mean, std) or None, default=None
         Standardise all pixels by these two; None standardises each image by its own.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skcxr.networks import SmallNet
+    >>> SmallNet(num_classes=3, image_size=(28, 28))(torch.rand(2, 1, 28, 28)).shape
+    torch.Size([2, 3])
     """
 
     piece = 64  # images of a batch that are one task
@@ -175,7 +182,7 @@ class SmallNet(nn.Module):
         self.layers = _SmallNet(num_classes, cells)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(B, num_classes)`` of pixels ``(B, 1, H, W)``."""
+        """Return logits ``(B, num_classes)`` of pixels ``(B, 1, H, W)``."""
         pieces = torch.split(self.standardize(x), self.piece)
         return torch.cat(run_tasks(self, [(self.layers, (piece,)) for piece in pieces]))
 
@@ -228,6 +235,13 @@ class CXRNet(nn.Module):
         Channels after the stem; they double three times.
     dropout : float, default=0.3
         Share of the pooled features that a training step leaves out, in [0, 1).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skcxr.networks import CXRNet
+    >>> CXRNet(num_classes=3, width=8)(torch.rand(2, 1, 64, 64)).shape
+    torch.Size([2, 3])
     """
 
     pieces = 2  # of a training batch
@@ -242,7 +256,7 @@ class CXRNet(nn.Module):
         self.to(memory_format=torch.channels_last)  # a third faster on a CPU
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(B, num_classes)`` of pixels ``(B, 1, H, W)``."""
+        """Return logits ``(B, num_classes)`` of pixels ``(B, 1, H, W)``."""
         x = self.standardize(x)
         kept = x.new_ones(len(x), self.features)
         if self.training:  # drawn here, in one thread: threads draw in no fixed order
@@ -329,6 +343,13 @@ def build_network(
     ------
     InputError
         The name is unknown, or the factory does not return a module.
+
+    Examples
+    --------
+    >>> from skcxr.networks import build_network
+    >>> network = build_network("cxrnet", num_classes=3, image_size=(64, 64), width=8)
+    >>> type(network).__name__
+    'CXRNet'
     """
     if isinstance(backbone, str):
         if backbone not in _BACKBONES:

@@ -40,6 +40,14 @@ class WeightedCrossEntropy(nn.Module):
     ----------
     label_smoothing : float, default=0.0
         Share of the target spread evenly over the classes, in [0, 1) (Szegedy et al., CVPR 2016).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skcxr.training import WeightedCrossEntropy
+    >>> logits, target, weight = torch.zeros(3, 2), torch.tensor([0, 1, 1]), torch.ones(3)
+    >>> round(WeightedCrossEntropy()(logits, (target, weight)).item(), 3)
+    0.693
     """
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
@@ -62,6 +70,14 @@ class WeightedBinaryCrossEntropy(nn.Module):
     ----------
     label_smoothing : float, default=0.0
         Share of the target spread evenly over absent and present, in [0, 1).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skcxr.training import WeightedBinaryCrossEntropy
+    >>> logits, target, weight = torch.zeros(3, 2), torch.ones(3, 2), torch.ones(3, 2)
+    >>> round(WeightedBinaryCrossEntropy()(logits, (target, weight)).item(), 3)
+    0.693
     """
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
@@ -81,14 +97,24 @@ class StopTrainingError(Exception):
 
 
 class TrainingNet(skorch.NeuralNet):
-    """skorch's net with augmentation of training batches, and Ctrl-C that gets out.
+    """The net of skorch with augmentation of training batches, and Ctrl-C that gets out.
 
     Parameters
     ----------
-    *args, **kwargs
+    *args : tuple
         As for :class:`skorch.NeuralNet`.
     augment : callable or None, default=None
         Changes a training batch ``(B, 1, H, W)``.
+    **kwargs : dict
+        As for :class:`skorch.NeuralNet`.
+
+    Examples
+    --------
+    >>> from skcxr import CXRClassifier, make_cxr_phantoms
+    >>> drawn = make_cxr_phantoms(4, n_classes=2, image_size=32, random_state=0)
+    >>> clf = CXRClassifier(max_epochs=1, random_state=0).fit(drawn.data, drawn.target)
+    >>> type(clf.net_).__name__
+    'TrainingNet'
     """
 
     def __init__(
@@ -138,7 +164,13 @@ class TrainingNet(skorch.NeuralNet):
         super().__setstate__({**state, "device": device_here(str(state["device"]))})
 
     def snapshot(self) -> TrainingNet:
-        """A net of its own that predicts as this one does now."""
+        """Copy the net: what comes predicts as this one does now.
+
+        Returns
+        -------
+        TrainingNet
+            A net without what only training needs.
+        """
         net = copy.copy(self)  # skorch's copies what lies on the device
         net.history = skorch.history.History({**epoch, "batches": []} for epoch in self.history)
         net.train_split = None
