@@ -21,7 +21,7 @@ from skcxr._exceptions import ImageReadError, InputError, SkcxrError, Unreadable
 from skcxr._threads import map_in_threads
 from skcxr.images import resize, to_unit
 
-__all__ = ["BatchLoader", "ImageDataset", "as_images", "as_paths"]
+__all__ = ["BatchLoader", "EmbeddingDataset", "ImageDataset", "as_images", "as_paths"]
 
 Array = np.ndarray[Any, Any]
 
@@ -221,7 +221,7 @@ class ImageDataset(Dataset[Any]):
     ram_limit : int, default=0
         Bytes of decoded or resized images to hold for the next epochs.
     decode : Decoder, default=None
-        What decodes paths; None decodes without a cache on disk.
+        What decodes paths, and how arrays are resized; None decodes without a cache on disk.
     on_error : {"raise", "nan"}, default="raise"
         With "nan", a file that cannot be read, or an image of NaN, is a black image and every
         batch ends with a list of those in it: ``(pixels, (target, weight, failures))``.
@@ -333,7 +333,42 @@ class ImageDataset(Dataset[Any]):
             item = to_gray(item)
         if item.dtype == np.bool_ or item.dtype == np.float16:
             item = to_unit(item)
-        return resize(np.ascontiguousarray(item), self.size)
+        interpolation = self.decode.interpolation
+        return resize(np.ascontiguousarray(item), self.size, interpolation=interpolation)
+
+
+class EmbeddingDataset(Dataset[Any]):
+    """Embeddings of images with the images' labels and weights, handed out in whole batches.
+
+    Parameters
+    ----------
+    embeddings : torch.Tensor of shape (n, d)
+        What a frozen backbone has made of each image.
+    images : ImageDataset
+        Where they come from; its targets and weights are taken.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from skcxr.batches import EmbeddingDataset, ImageDataset
+    >>> images = ImageDataset(np.zeros((5, 64, 48), np.uint8), size=(32, 32))
+    >>> len(EmbeddingDataset(torch.zeros(5, 8), images))
+    5
+    """
+
+    ram_left = 0
+
+    def __init__(self, embeddings: torch.Tensor, images: ImageDataset) -> None:
+        self.embeddings, self.target, self.weight = embeddings, images.target, images.weight
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+    def __getitems__(self, indices: list[int]) -> Any:
+        return self.embeddings[indices], (self.target[indices], self.weight[indices])
+
+    def __getitem__(self, index: int) -> Any:
+        return self.__getitems__([index])
 
 
 def count_batches(n_images: int, batch_size: int) -> int:

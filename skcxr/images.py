@@ -37,6 +37,11 @@ __all__ = ["read_image"]
 Size = int | tuple[int, int] | None
 
 RESIZE_MODES = ("stretch", "pad", "crop")
+INTERPOLATIONS = {
+    "hamming": Image.Resampling.HAMMING,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
 
 _HEAD_BYTES = 132  # "DICM" lies at 128
 _SUPPORTED = "PNG, JPEG, TIFF, BMP and WebP are read"
@@ -122,19 +127,26 @@ def read_image(
     return to_unit(decode(path, size, resize_mode))
 
 
-def decode(path: str | os.PathLike[str], size: Size = None, resize_mode: str = "stretch") -> Array:
+def decode(
+    path: str | os.PathLike[str],
+    size: Size = None,
+    resize_mode: str = "stretch",
+    interpolation: str = "hamming",
+) -> Array:
     """Read an image file as one grayscale array of the file's own depth. Internal.
 
     Parameters
     ----------
     path, size, resize_mode
         As in `read_image`, which is ``to_unit(decode(path, size, resize_mode))``.
+    interpolation : {"hamming", "bilinear", "bicubic"}, default="hamming"
+        As in `resize`.
 
     Returns
     -------
     array : ndarray of shape (H, W), dtype uint8, uint16 or float32
-        The same as ``resize(decode(path), size, resize_mode)``, to the bit unless a JPEG was
-        decoded at a reduced scale.
+        The same as ``resize(decode(path), size, resize_mode, interpolation)``, to the bit unless
+        a JPEG was decoded at a reduced scale.
     """
     wanted = check_size(size, resize_mode)
     with _opened(path) as (file, kind):
@@ -142,7 +154,9 @@ def decode(path: str | os.PathLike[str], size: Size = None, resize_mode: str = "
         if kind == "DICOM":
             raise UnreadableError(_NO_DICOM)
         array, box = decode_with_pillow(file, kind, wanted, resize_mode)
-    return array if wanted is None else _resize_box(array, box, wanted, resize_mode)
+    if wanted is None:
+        return array
+    return _resize_box(array, box, wanted, resize_mode, interpolation)
 
 
 def sniff(path: str | os.PathLike[str]) -> str | None:
@@ -189,12 +203,15 @@ def to_unit(array: Array) -> Array:
     )
 
 
-def resize(array: Array, size: Size, resize_mode: str = "stretch") -> Array:
+def resize(
+    array: Array, size: Size, resize_mode: str = "stretch", interpolation: str = "hamming"
+) -> Array:
     """Bring a gray image to a size. Internal.
 
-    Antialiased with a Hamming window: every new pixel is a weighted mean of old ones, so no value
-    leaves the range of the old (bicubic and Lanczos overshoot at edges and would have to be
-    clipped), and less is blurred than by a triangle (bilinear).
+    Antialiased, by default with a Hamming window: every new pixel is a weighted mean of old ones,
+    so no value leaves the range of the old (bicubic overshoots at edges and is clipped to the
+    image's own range), and less is blurred than by a triangle (bilinear). Networks with weights
+    get the interpolation with which these were trained.
 
     Parameters
     ----------
@@ -204,6 +221,8 @@ def resize(array: Array, size: Size, resize_mode: str = "stretch") -> Array:
         Height and width; None returns `array` itself.
     resize_mode : {"stretch", "pad", "crop"}, default="stretch"
         As in `read_image`.
+    interpolation : {"hamming", "bilinear", "bicubic"}, default="hamming"
+        The window.
 
     Returns
     -------
@@ -216,7 +235,9 @@ def resize(array: Array, size: Size, resize_mode: str = "stretch") -> Array:
             "resize takes one (H, W) array of uint8, uint16, float32 or float64; "
             f"got shape {array.shape} of {array.dtype}"
         )
-    return array if wanted is None else _resize_box(array, None, wanted, resize_mode)
+    if wanted is None:
+        return array
+    return _resize_box(array, None, wanted, resize_mode, interpolation)
 
 
 @contextlib.contextmanager
@@ -271,7 +292,9 @@ def _kind(head: bytes) -> str:
     raise UnreadableError(f"its content is no image of a known kind; {_SUPPORTED}")
 
 
-def _resize_box(array: Array, box: Box | None, size: tuple[int, int], mode: str) -> Array:
+def _resize_box(
+    array: Array, box: Box | None, size: tuple[int, int], mode: str, interpolation: str
+) -> Array:
     """Resize what lies in `box`: left, top, right, bottom in pixels; None for all."""
     if array.shape == size:
         return array
@@ -290,7 +313,9 @@ def _resize_box(array: Array, box: Box | None, size: tuple[int, int], mode: str)
     source = array if array.dtype == np.uint8 else array.astype(np.float32, copy=False)
     image = Image.fromarray(np.ascontiguousarray(source))
     box = (left, top, right, bottom)
-    scaled = np.array(image.resize(inner[::-1], Image.Resampling.HAMMING, box))
+    scaled = np.array(image.resize(inner[::-1], INTERPOLATIONS[interpolation], box))
+    if interpolation == "bicubic" and scaled.dtype != np.uint8:
+        scaled = scaled.clip(source.min(), source.max())
     if array.dtype == np.uint16:
         scaled = np.rint(scaled)
     scaled = scaled.astype(array.dtype, copy=False)

@@ -17,7 +17,7 @@ from skcxr._cache import Decoder
 from skcxr._callbacks import CALLBACKS, CallbackSupportMixin
 from skcxr._exceptions import ImageReadError, ImageReadWarning, InputError
 from skcxr.batches import as_paths
-from skcxr.images import RESIZE_MODES, check_size, to_unit
+from skcxr.images import INTERPOLATIONS, RESIZE_MODES, check_size, to_unit
 
 __all__ = ["ImageLoader"]
 
@@ -43,6 +43,10 @@ class ImageLoader(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         Side, or height and width, in pixels of every image.
     resize_mode : {"stretch", "pad", "crop"}, default="stretch"
         As in :func:`skcxr.read_image`.
+    interpolation : {"hamming", "bilinear", "bicubic"}, default="hamming"
+        The window of the antialiased resize. "hamming" is that of our own networks; a network with
+        weights from elsewhere resizes files as these want it, and gets the same pixels from here
+        with the same value (``skcxr.networks.input_spec(...).interpolation``).
     output : {"images", "rows"}, default="images"
         "images" gives ``(n, H, W)``, "rows" gives ``(n, H * W)``, which every scikit-learn
         estimator takes.
@@ -76,6 +80,7 @@ class ImageLoader(CallbackSupportMixin, TransformerMixin, BaseEstimator):
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  (scikit-learn's convention)
         "image_size": [Interval(Integral, 1, None, closed="left"), tuple, list],
         "resize_mode": [StrOptions(set(RESIZE_MODES))],
+        "interpolation": [StrOptions(set(INTERPOLATIONS))],
         "output": [StrOptions({"images", "rows"})],
         "n_jobs": [None, Integral],
         "memory": [None, str, os.PathLike, HasMethods("cache")],
@@ -87,6 +92,7 @@ class ImageLoader(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         image_size: int | tuple[int, int] = 128,
         *,
         resize_mode: str = "stretch",
+        interpolation: str = "hamming",
         output: str = "images",
         n_jobs: int | None = None,
         memory: Any = None,
@@ -94,6 +100,7 @@ class ImageLoader(CallbackSupportMixin, TransformerMixin, BaseEstimator):
     ) -> None:
         self.image_size = image_size
         self.resize_mode = resize_mode
+        self.interpolation = interpolation
         self.output = output
         self.n_jobs = n_jobs
         self.memory = memory
@@ -159,7 +166,7 @@ class ImageLoader(CallbackSupportMixin, TransformerMixin, BaseEstimator):
                 f"of paths; got {type(X).__name__}"
             )
         images = np.empty((len(paths), height, width), np.float32)
-        decode = Decoder(self.memory)
+        decode = Decoder(self.memory, self.interpolation)
         missing = []
         for index, path in enumerate(paths):
             held = decode.held(path, (height, width), self.resize_mode)
