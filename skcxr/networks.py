@@ -1,309 +1,117 @@
-"""Networks: a name -> a torch module with a head for ``n_classes``.
+"""Networks: a name -> a torch module with a head, its input and its weights.
 
 Every network of this room takes a gray batch ``(B, 1, H, W)`` with pixels as
-:func:`skcxr.images.read_image` gives them and returns logits ``(B, n_classes)``; what the
+:func:`skcxr.images.read_image` gives them and returns logits ``(B, num_classes)``; what the
 pixels must become for the layers (standardised, three channels) is its first layer's job.
-
-References
-----------
-He et al., "Deep residual learning for image recognition", CVPR 2016.
-Ioffe and Szegedy, "Batch normalization", ICML 2015.
-Lin, Chen and Yan, "Network in network", ICLR 2014 (global average pooling).
-Srivastava et al., "Dropout", JMLR 15, 2014.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-from skcxr._exceptions import InputError
-from skcxr._threads import map_in_threads
+from skcxr._exceptions import InputError, WeightsError
+from skcxr._foreign_networks import (
+    LIBRARIES,
+    NO_HEAD,
+    ForeignNet,
+    InputSpec,
+    build_foreign,
+    resize_positions,
+)
+from skcxr._own_networks import CXRNet, SmallNet
+from skcxr._weights import Names, last_linear, looks_like_file, put_weights, read_weights
 
-__all__ = ["CXRNet", "SmallNet", "build_network", "list_backbones"]
+__all__ = ["CXRNet", "InputSpec", "SmallNet", "build_network", "input_spec", "list_backbones"]
 
+_OWN: dict[str, Callable[..., nn.Module]] = {"cxrnet": CXRNet, "smallnet": SmallNet}
 
-# --------------------------------------------------------------------------------------------
-# the same numbers on any number of CPU threads
-#
-# oneDNN and MKL split some sums by the number of threads, so a network trained with one thread
-# and the same network trained with two part ways in the last bit, and then altogether. Our
-# networks are cut into tasks that do not depend on the machine; each task runs in one thread,
-# and what they give is joined in order. Busy neighbours then cost a share of a processor, where
-# torch's own threads wait for each other at every layer.
-# --------------------------------------------------------------------------------------------
-
-Task = tuple[nn.Module, tuple[Any, ...]]  # a module and its arguments
-
-
-class _Tasks(torch.autograd.Function):
-    """Outputs of tasks, and the gradients of the parameters that they share."""
-
-    @staticmethod
-    def forward(ctx: Any, tasks: Sequence[Task], *parameters: Tensor) -> tuple[Tensor, ...]:
-        def run(task: Task) -> Tensor:
-            module, arguments = task
-            with torch.enable_grad():
-                return module(*arguments)
-
-        ctx.parameters = parameters
-        ctx.outputs = map_in_threads(run, tasks)
-        return tuple(output.detach() for output in ctx.outputs)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        wanted = [p for p in ctx.parameters if p.requires_grad]
-
-        def run(output: Tensor, grad: Tensor) -> Any:
-            if not output.requires_grad:
-                return [None] * len(wanted)
-            return torch.autograd.grad(output, wanted, grad, allow_unused=True)
-
-        total: list[Tensor | None] = [None] * len(wanted)
-        for of_task in map_in_threads(run, ctx.outputs, grads):
-            for k, grad in enumerate(of_task):
-                if grad is not None:
-                    total[k] = grad if total[k] is None else total[k] + grad
-        found = iter(total)
-        return None, *(next(found) if p.requires_grad else None for p in ctx.parameters)
+_ANY_SIZE = InputSpec(None, 1, None, None, "hamming", False)
 
 
-def run_tasks(network: nn.Module, tasks: Sequence[Task]) -> tuple[Tensor, ...]:
-    """Run parts of `network`, each in one thread on a CPU."""
-    given = [x for _, arguments in tasks for x in arguments if isinstance(x, Tensor)]
-    if torch.compiler.is_compiling() or any(
-        x.device.type != "cpu" or x.requires_grad for x in given
-    ):
-        return tuple(module(*arguments) for module, arguments in tasks)
-    if torch.is_grad_enabled():
-        return _Tasks.apply(tasks, *network.parameters())
-
-    def run(task: Task) -> Tensor:
-        module, arguments = task
-        with torch.no_grad():  # a thread's own setting
-            return module(*arguments)
-
-    return tuple(map_in_threads(run, tasks))
-
-
-# --------------------------------------------------------------------------------------------
-# what pixels become before the first layer
-# --------------------------------------------------------------------------------------------
-
-
-class StandardizeEach(nn.Module):
-    """Each image to mean 0 and standard deviation 1: exposure differs from film to film."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        centred = x - x.mean((1, 2, 3), keepdim=True)
-        spread = centred.square().mean((1, 2, 3), keepdim=True).sqrt()
-        return centred / (spread + 1e-6)
-
-
-class StandardizeAll(nn.Module):
-    """All pixels by one mean and one standard deviation, those of the training rows."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: float, std: float) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float64))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float64))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean.to(x.dtype)) / self.std.to(x.dtype)
-
-
-# --------------------------------------------------------------------------------------------
-# the networks
-# --------------------------------------------------------------------------------------------
-
-
-class _SmallNet(nn.Module):
-    def __init__(self, num_classes: int, cells: tuple[int, int]) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 16, 3, padding=1)
-        self.conv2 = nn.Conv2d(16, 32, 3, padding=1)
-        self.pool = nn.AdaptiveAvgPool2d(cells)
-        self.hidden = nn.Linear(32 * cells[0] * cells[1], 64)
-        self.head = nn.Linear(64, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, 1, H, W)
-        x = self.conv1(x).relu()  # (B, 16, H, W)
-        x = self.conv2(x).relu()  # (B, 32, H, W)
-        x = self.pool(x).flatten(1)  # (B, 32 * cells)
-        x = self.hidden(x).relu()  # (B, 64)
-        return self.head(x)  # (B, num_classes)
-
-
-class SmallNet(nn.Module):
-    """Two convolutions and two linear layers without batch statistics, for rows and thumbnails.
-
-    Nothing in it mixes the rows of a batch, so a row's weight acts exactly, and it keeps the
-    position of every pixel (or cell of pixels): a column of a table is not a translation of its
-    neighbour.
-
-    Parameters
-    ----------
-    num_classes : int
-        Number of logits.
-    image_size : tuple of int
-        Height and width in pixels.
-    pixels : (mean, std) or None, default=None
-        Standardise all pixels by these two; None standardises each image by its own.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skcxr.networks import SmallNet
-    >>> SmallNet(num_classes=3, image_size=(28, 28))(torch.rand(2, 1, 28, 28)).shape
-    torch.Size([2, 3])
-    """
-
-    piece = 64  # images of a batch that are one task
-
-    def __init__(
-        self,
-        num_classes: int,
-        image_size: tuple[int, int],
-        pixels: tuple[float, float] | None = None,
-    ) -> None:
-        super().__init__()
-        height, width = image_size
-        # at most 64 cells are told apart: 8 x 8 of an image, 64 in a line of a strip
-        cells = (min(height, 64 if width == 1 else 8), min(width, 64 if height == 1 else 8))
-        self.standardize = StandardizeEach() if pixels is None else StandardizeAll(*pixels)
-        self.layers = _SmallNet(num_classes, cells)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits ``(B, num_classes)`` of pixels ``(B, 1, H, W)``."""
-        pieces = torch.split(self.standardize(x), self.piece)
-        return torch.cat(run_tasks(self, [(self.layers, (piece,)) for piece in pieces]))
-
-
-class _BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation over one piece of a batch, with running statistics for each piece.
-
-    Small pieces are a mild regulariser (Hoffer, Hubara and Soudry, "Train longer, generalize
-    better", NeurIPS 2017, who call it ghost batch normalisation).
-    """
-
-    def __init__(self, channels: int, pieces: int) -> None:
-        super().__init__(channels)
-        self.register_buffer("running_mean", torch.zeros(pieces, channels))
-        self.register_buffer("running_var", torch.ones(pieces, channels))
-
-    def forward(self, x: Tensor, piece: int = 0) -> Tensor:
-        mean, var = self.running_mean, self.running_var
-        assert mean is not None
-        assert var is not None
-        if self.training:  # each piece moves its own row: no thread waits for another
-            mean, var = mean[piece], var[piece]
-        else:
-            mean, var = mean.mean(0), var.mean(0)
-        return F.batch_norm(x, mean, var, self.weight, self.bias, self.training, 0.1, self.eps)
-
-
-class _Block(nn.Module):
-    def __init__(self, in_channels: int, out_channels: int, pieces: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
-        self.norm = _BatchNorm(out_channels, pieces)
-
-    def forward(self, x: Tensor, piece: int) -> Tensor:
-        return self.norm(self.conv(x), piece).relu_()
-
-
-class CXRNet(nn.Module):
-    """A plain convolutional network for radiographs, trained from nothing on a laptop.
-
-    Of the last feature maps it takes the mean and the maximum: what is spread over the lungs
-    speaks by the one, what is in one place by the other. A batch goes through in pieces, each
-    with its own batch statistics.
-
-    Parameters
-    ----------
-    num_classes : int
-        Number of logits.
-    width : int, default=32
-        Channels after the stem; they double three times.
-    dropout : float, default=0.3
-        Share of the pooled features that a training step leaves out, in [0, 1).
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skcxr.networks import CXRNet
-    >>> CXRNet(num_classes=3, width=8)(torch.rand(2, 1, 64, 64)).shape
-    torch.Size([2, 3])
-    """
-
-    pieces = 2  # of a training batch
-    least = 8  # images in a piece, or the batch is not cut
-
-    def __init__(self, num_classes: int, width: int = 32, dropout: float = 0.3) -> None:
-        super().__init__()
-        self.standardize = StandardizeEach()
-        self.layers = _CXRNet(num_classes, width, self.pieces)
-        self.features = 16 * width
-        self.dropout = dropout
-        self.to(memory_format=torch.channels_last)  # a third faster on a CPU
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits ``(B, num_classes)`` of pixels ``(B, 1, H, W)``."""
-        x = self.standardize(x)
-        kept = x.new_ones(len(x), self.features)
-        if self.training:  # drawn here, in one thread: threads draw in no fixed order
-            kept = torch.bernoulli(kept * (1 - self.dropout)) / (1 - self.dropout)
-        n_pieces = self.pieces if len(x) >= self.pieces * self.least else 1
-        cuts = zip(x.tensor_split(n_pieces), kept.tensor_split(n_pieces), strict=True)
-        tasks = [(self.layers, (*cut, piece)) for piece, cut in enumerate(cuts)]
-        return torch.cat(run_tasks(self, tasks))
-
-
-class _CXRNet(nn.Module):
-    def __init__(self, num_classes: int, width: int, pieces: int) -> None:
-        super().__init__()
-        self.stem = _Block(1, width, pieces, stride=2)
-        self.stage1 = _Block(width, 2 * width, pieces)
-        self.stage2 = _Block(2 * width, 4 * width, pieces)
-        self.stage3 = _Block(4 * width, 8 * width, pieces)
-        self.pool = nn.MaxPool2d(2, ceil_mode=True)
-        self.head = nn.Linear(16 * width, num_classes)
-
-    def forward(self, x: Tensor, kept: Tensor, piece: int) -> Tensor:  # (B, 1, H, W), (B, 16w)
-        x = self.pool(self.stem(x, piece))  # (B, w, H/4, W/4)
-        x = self.pool(self.stage1(x, piece))  # (B, 2w, H/8, W/8)
-        x = self.pool(self.stage2(x, piece))  # (B, 4w, H/16, W/16)
-        x = self.stage3(x, piece)  # (B, 8w, H/16, W/16)
-        x = torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)  # (B, 16w)
-        return self.head(x * kept)  # (B, num_classes)
-
-
-_BACKBONES: dict[str, Callable[..., nn.Module]] = {"cxrnet": CXRNet, "smallnet": SmallNet}
-
-
-def list_backbones() -> list[str]:
+def list_backbones(kind: str | None = None) -> list[str]:
     """List the names that ``CXRClassifier(backbone=...)`` takes.
+
+    Parameters
+    ----------
+    kind : {"own", "torchvision", "timm", "xrv"} or None, default=None
+        Whose networks; None lists our own and torchvision's. Those of timm and torchxrayvision,
+        whose names begin with ``timm:`` and ``xrv:``, need the extras of these names.
 
     Returns
     -------
     list of str
-        The names, sorted.
+        The names, our own first.
+
+    Raises
+    ------
+    InputError
+        There is no such kind.
+    MissingDependencyError
+        The extra is not installed.
 
     Examples
     --------
     >>> from skcxr.networks import list_backbones
-    >>> list_backbones()
+    >>> list_backbones("own")
     ['cxrnet', 'smallnet']
+    >>> [name for name in list_backbones() if name.startswith("densenet")]
+    ['densenet121', 'densenet161', 'densenet169', 'densenet201']
     """
-    return sorted(_BACKBONES)
+    if kind is None:
+        return list_backbones("own") + list_backbones("torchvision")
+    if kind == "own":
+        return sorted(_OWN)
+    if kind not in LIBRARIES:
+        raise InputError(f"kind={kind!r} is none of 'own', {', '.join(map(repr, LIBRARIES))}")
+    return sorted(_full_name(kind, name) for name in LIBRARIES[kind].names())
+
+
+def input_spec(
+    backbone: str | Callable[..., nn.Module], weights: str | os.PathLike[str] | None = None
+) -> InputSpec:
+    """Tell on what images the weights of a backbone were trained; nothing is built or loaded.
+
+    Parameters
+    ----------
+    backbone : str or callable
+        As for :func:`build_network`.
+    weights : str, os.PathLike or None, default=None
+        As for :func:`build_network`; None and files take what the default weights have.
+
+    Returns
+    -------
+    InputSpec
+        Size, channels, mean and standard deviation, interpolation.
+
+    Raises
+    ------
+    InputError
+        The backbone is unknown.
+    WeightsError
+        No weights of that name are published for it.
+    MissingDependencyError
+        The library is not installed.
+
+    Examples
+    --------
+    >>> from skcxr.networks import input_spec
+    >>> spec = input_spec("resnet18")
+    >>> spec.size, spec.channels, spec.mean
+    ((224, 224), 3, (0.485, 0.456, 0.406))
+    """
+    if not isinstance(backbone, str):
+        return _ANY_SIZE
+    kind, name = _find(backbone)
+    if kind == "own":
+        return _ANY_SIZE
+    published = None if weights is None else _published(kind, name, weights)
+    return LIBRARIES[kind].spec(name, published)
 
 
 def build_network(
@@ -312,10 +120,11 @@ def build_network(
     num_classes: int,
     image_size: tuple[int, int],
     pixels: tuple[float, float] | None = None,
+    weights: str | os.PathLike[str] | None = None,
     dtype: torch.dtype = torch.float32,
     **kwargs: Any,
 ) -> nn.Module:
-    """Build a network, its weights drawn from torch's random number generator.
+    """Build a network, with weights that are loaded or drawn from torch's generator.
 
     Parameters
     ----------
@@ -329,10 +138,17 @@ def build_network(
         Height and width in pixels of the images to come.
     pixels : (float, float) or None, default=None
         Mean and standard deviation of all training pixels, for rows; None for images.
+    weights : str, os.PathLike or None, default=None
+        The path of a local ``.safetensors``, ``.pt`` or ``.pth`` file; "DEFAULT" or another name
+        that torchvision ("IMAGENET1K_V1") or timm ("ra_in1k") publishes for the backbone, which
+        that library downloads. None draws them at random, but for ``xrv:`` backbones, which are
+        named by their weights. A head of another size is replaced by a new one, and
+        ``weights_info`` of the network says so.
     dtype : torch.dtype, default=torch.float32
         Type of the weights.
     **kwargs : dict
-        Further arguments of the network.
+        Further arguments of the network. For those of torchvision, timm and torchxrayvision
+        ``dropout`` is that before the head.
 
     Returns
     -------
@@ -342,27 +158,140 @@ def build_network(
     Raises
     ------
     InputError
-        The name is unknown, or the factory does not return a module.
+        The name is unknown, the network cannot be built for such images, or the factory does not
+        return a module.
+    WeightsError
+        `weights` cannot be found or read, or do not fit; never is a random network given instead.
+    MissingDependencyError
+        The library is not installed.
+
+    Warns
+    -----
+    SkcxrWarning
+        A head that somebody fine-tuned is replaced by one of another size.
 
     Examples
     --------
     >>> from skcxr.networks import build_network
     >>> network = build_network("cxrnet", num_classes=3, image_size=(64, 64), width=8)
-    >>> type(network).__name__
-    'CXRNet'
+    >>> type(network).__name__, network.embedding_size, len(network.stages())
+    ('CXRNet', 128, 4)
     """
-    if isinstance(backbone, str):
-        if backbone not in _BACKBONES:
+    height, width = image_size
+    image_size = (int(height), int(width))
+    kind, name = _find(backbone) if isinstance(backbone, str) else ("user", "")
+    wanted = "DEFAULT" if weights is None and kind == "xrv" else weights
+    published = None if wanted is None else _published(kind, name, wanted)
+    network = draw_network(
+        backbone, num_classes=num_classes, image_size=image_size, pixels=pixels,
+        weights=published, dtype=dtype, **kwargs,
+    )  # fmt: skip
+    if wanted is None:
+        return network
+    kwargs.pop("dropout", None)
+    if published is None:
+        state, origin = read_weights(wanted), f"the file {os.fspath(wanted)}"
+    else:
+        state, origin = LIBRARIES[kind].fetch(name, published, image_size, **kwargs)
+    adapt = None
+    if isinstance(network, ForeignNet):
+        names = network.names
+        adapt = lambda found: resize_positions(network, found)  # noqa: E731
+    elif kind == "own":
+        names = Names("layers.head")
+    else:
+        names = Names(last_linear(network))
+    put_weights(network, state, names=names, weights=wanted, origin=origin, adapt=adapt)
+    return network
+
+
+def draw_network(
+    backbone: str | Callable[..., nn.Module],
+    *,
+    num_classes: int,
+    image_size: tuple[int, int],
+    pixels: tuple[float, float] | None = None,
+    weights: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    **kwargs: Any,
+) -> nn.Module:
+    """Build a network of random weights for a state dict to come; `weights` settle its input."""
+    if not isinstance(backbone, str):
+        network = backbone(num_classes=num_classes, **kwargs)
+        if not isinstance(network, nn.Module):
             raise InputError(
-                f"backbone={backbone!r} is unknown; known are {', '.join(list_backbones())}, "
-                "or pass a torch.nn.Module class or factory that takes num_classes="
+                f"backbone={backbone!r} returned {type(network).__name__}, not a torch.nn.Module"
             )
-        if backbone == "smallnet":
+        return network.to(dtype)
+    kind, name = _find(backbone)
+    if kind == "own":
+        if name == "smallnet":
             kwargs = {"image_size": image_size, "pixels": pixels, **kwargs}
-        backbone = _BACKBONES[backbone]
-    network = backbone(num_classes=num_classes, **kwargs)
-    if not isinstance(network, nn.Module):
+        return _OWN[name](num_classes=num_classes, **kwargs).to(dtype)
+    spec = LIBRARIES[kind].spec(name, weights)
+    return build_foreign(kind, name, num_classes, image_size, spec, **kwargs).to(dtype)
+
+
+def _full_name(kind: str, name: str) -> str:
+    return f"{kind}:{name}" if kind in ("timm", "xrv") else name
+
+
+def _find(backbone: str) -> tuple[str, str]:
+    """Whose network a name means, and its name there."""
+    kind, colon, name = backbone.partition(":")
+    if colon and kind in ("timm", "xrv"):
+        known = LIBRARIES[kind].names()
+        architecture, _, tag = name.partition(".")
+        if name in known:
+            return kind, name
+        if kind == "timm" and architecture in known and tag in LIBRARIES[kind].published(name):
+            return kind, name
+        near = get_close_matches(architecture, known, n=5) or known[:3]
         raise InputError(
-            f"backbone={backbone!r} returned {type(network).__name__}, not a torch.nn.Module"
+            f"backbone={backbone!r} is unknown to {'timm' if kind == 'timm' else 'torchxrayvision'}"
+            f"; {_near(kind, near)}; list_backbones({kind!r}) has all names"
         )
-    return network.to(dtype)
+    if backbone in _OWN:
+        return "own", backbone
+    known = list_backbones("torchvision")
+    if backbone in known:
+        return "torchvision", backbone
+    if backbone.startswith(NO_HEAD):
+        raise InputError(
+            f"backbone={backbone!r} has no linear layer at its end to put another in place of: it "
+            "averages what a convolution and a ReLU say; take another, such as 'mobilenet_v3_small'"
+        )
+    near = get_close_matches(backbone, [*known, *_OWN], n=3)
+    raise InputError(
+        f"backbone={backbone!r} is unknown{'; ' if near else ''}{_near('', near)}; known are "
+        f"{', '.join(sorted(_OWN))}, the networks of torchvision "
+        "(skcxr.networks.list_backbones()), those of timm as 'timm:<name>' and of torchxrayvision "
+        "as 'xrv:<name>'; or pass a torch.nn.Module class or factory that takes num_classes="
+    )
+
+
+def _near(kind: str, names: list[str]) -> str:
+    shown = " or ".join(repr(_full_name(kind, name)) for name in names)
+    return f"did you mean {shown}?" if names else ""
+
+
+def _published(kind: str, name: str, weights: str | os.PathLike[str]) -> str | None:
+    """The name of published weights, None for a file, an error for anything else."""
+    known = LIBRARIES[kind].published(name) if kind in LIBRARIES else []
+    if isinstance(weights, str) and (weights in known or (weights == "DEFAULT" and known)):
+        return weights
+    if looks_like_file(weights):
+        return None
+    if kind in LIBRARIES:
+        backbone = _full_name(kind, name)
+        listed = ", ".join(repr(x) for x in ["DEFAULT", *(x for x in known if x != "DEFAULT")])
+        there = f"for {backbone!r} there are {listed}" if known else f"{backbone!r} has none"
+    elif kind == "own":
+        there = f"{name!r} is trained from scratch and has none"
+    else:
+        there = "for a network of yours none are published"
+    raise WeightsError(
+        f"weights={weights!r} is neither the name of published weights nor a file: {there}; "
+        "None draws weights at random, and a local .safetensors, .pt or .pth file can be given by "
+        "its path"
+    )
