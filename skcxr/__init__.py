@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from skcxr.classifier import CXRClassifier
     from skcxr.datasets import load_cxr_folder, load_cxr_table, make_cxr_phantoms
+    from skcxr.features import CXRFeatures
     from skcxr.images import read_image
     from skcxr.persistence import load_model, save_model
     from skcxr.preprocessing import ImageLoader
@@ -31,6 +32,7 @@ __version__ = "0.1.0.dev0"
 # does not wait for torch
 _HOME = {
     "CXRClassifier": "classifier",
+    "CXRFeatures": "features",
     "DatasetError": "_exceptions",
     "ImageLoader": "preprocessing",
     "ImageReadError": "_exceptions",
@@ -56,16 +58,20 @@ _MODULES = (
     "classifier",
     "cli",
     "datasets",
+    "features",
     "images",
+    "inspection",
     "metrics",
     "networks",
     "persistence",
     "preprocessing",
+    "recipes",
     "training",
 )
 
 __all__ = [
     "CXRClassifier",
+    "CXRFeatures",
     "DatasetError",
     "ImageLoader",
     "ImageReadError",

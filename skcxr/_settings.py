@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from skcxr._exceptions import InputError, WeightsError
+from skcxr._exceptions import InputError
 from skcxr._inputs import Images
 from skcxr.augmentation import CXRAugmentation, PerImage
 from skcxr.batches import ImageDataset
+from skcxr.networks import InputSpec, input_spec
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -24,22 +25,17 @@ _FULL_BATCH = 256  # the small network sees up to this many images at once
 
 
 @dataclass(frozen=True)
-class Settings:
-    """A fit's settled parameters; the names are those of CXRClassifier."""
+class InputSettings:
+    """What is settled of a network and its input; the names are those of CXRClassifier."""
 
     backbone: str | Callable[..., torch.nn.Module]
     image_size: tuple[int, int]
-    max_epochs: int
-    batch_size: int
-    lr: float
-    augmentation: str | Callable[[torch.Tensor], torch.Tensor] | None
-    label_smoothing: float
+    interpolation: str
     device: str
     dtype: str
     pixel_range: tuple[float, float]
     pixels: tuple[float, float] | None  # mean and standard deviation of rows
     of_rows: bool
-    multi_label: bool
 
     @property
     def predict_batch_size(self) -> int:
@@ -47,54 +43,93 @@ class Settings:
         height, width = self.image_size
         return min(1024, max(1, 16 * 128**2 // (height * width)))
 
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The type of the weights."""
+        return DTYPES[self.dtype]
+
     def dataset(
         self, images: Images, target: Any = None, weight: Any = None, **options: Any
     ) -> ImageDataset:
         """Images (and their labels) as the network takes them."""
         return ImageDataset(
-            images.items, self.image_size, target, weight, DTYPES[self.dtype], **options
+            images.items, self.image_size, target, weight, self.torch_dtype, **options
         )
+
+
+@dataclass(frozen=True)
+class Settings(InputSettings):
+    """A fit's settled parameters; the names are those of CXRClassifier."""
+
+    max_epochs: int
+    batch_size: int
+    lr: float
+    augmentation: str | Callable[[torch.Tensor], torch.Tensor] | None
+    label_smoothing: float
+    multi_label: bool
 
     def augmenter(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
         """What changes a training batch."""
-        if self.augmentation is None:
-            return None
-        return CXRAugmentation() if self.augmentation == "cxr" else PerImage(self.augmentation)  # type: ignore[arg-type]
+        policy = self.augmentation
+        if policy is None or isinstance(policy, CXRAugmentation):
+            return policy
+        return CXRAugmentation() if isinstance(policy, str) else PerImage(policy)
 
 
 def settle(
     estimator: Any, images: Images, weight: np.ndarray[Any, Any], *, multi_label: bool
 ) -> Settings:
     """Settle the parameters of `estimator` for a fit on `images` with weights `weight`."""
-    if estimator.weights is not None:
-        raise WeightsError(
-            f"weights={estimator.weights!r} cannot be loaded: the networks of this version are "
-            "trained from scratch; set weights=None"
-        )
     n_images = len(images.items)
-    image_size = _image_size(estimator.image_size, images)
-    backbone = estimator.backbone
-    if backbone == "auto":
-        backbone = "smallnet" if min(image_size) <= _THUMBNAIL else "cxrnet"
+    settled = settle_input(estimator, images, weight, estimator.dtype)
+    backbone = settled.backbone
     small = backbone == "smallnet"
-    epochs = 100 if small else max(15, min(60, round(60 * (250 / n_images) ** 0.5)))
+    pretrained = estimator.weights is not None or str(backbone).startswith("xrv:")
+    frozen = estimator.freeze == "backbone" and estimator.unfreeze_at is None
+    if small or (frozen and pretrained):
+        epochs = 100
+    else:
+        most, least = (20, 5) if pretrained else (60, 15)
+        epochs = max(least, min(most, round(most * (250 / n_images) ** 0.5)))
     batch_size = (n_images if n_images <= _FULL_BATCH else 64) if small else 32
-    lr = 0.03 if estimator.optimizer in ("sgd", torch.optim.SGD) else 0.003
-    dtype = _unless_auto(estimator.dtype, "float64" if images.is_float64 else "float32")
+    if estimator.optimizer in ("sgd", torch.optim.SGD):
+        lr = 0.03
+    else:
+        lr = 0.0005 if pretrained and not frozen else 0.003
+    augments = isinstance(backbone, str) and not small and not frozen
+    smoothing = 0.05 if backbone == "cxrnet" else 0.0
     return Settings(
-        backbone=backbone,
-        image_size=image_size,
+        **vars(settled),
         max_epochs=_unless_auto(estimator.max_epochs, epochs),
         batch_size=_unless_auto(estimator.batch_size, batch_size),
         lr=_unless_auto(estimator.lr, lr),
-        augmentation=_unless_auto(estimator.augmentation, "cxr" if backbone == "cxrnet" else None),
-        label_smoothing=0.05 if backbone == "cxrnet" else 0.0,
+        augmentation=_unless_auto(estimator.augmentation, "cxr" if augments else None),
+        label_smoothing=_unless_auto(estimator.label_smoothing, smoothing),
+        multi_label=multi_label,
+    )
+
+
+def settle_input(
+    estimator: Any, images: Images, weight: np.ndarray[Any, Any] | None = None, dtype: str = "auto"
+) -> InputSettings:
+    """Settle the network of `estimator` and how `images` get into it."""
+    backbone = estimator.backbone
+    spec = input_spec("cxrnet" if backbone == "auto" else backbone, estimator.weights)
+    image_size = _image_size(estimator.image_size, images, spec)
+    if backbone == "auto":
+        backbone = "smallnet" if min(image_size) <= _THUMBNAIL else "cxrnet"
+    dtype = _unless_auto(dtype, "float64" if images.is_float64 else "float32")
+    of_rows = images.kind == "rows"
+    weight = np.ones(len(images.items)) if weight is None else weight
+    return InputSettings(
+        backbone=backbone,
+        image_size=image_size,
+        interpolation=spec.interpolation,
         device=_device(estimator.device, dtype),
         dtype=dtype,
         pixel_range=images.pixel_range,
-        pixels=_mean_and_std(images.items, weight) if images.kind == "rows" else None,
-        of_rows=images.kind == "rows",
-        multi_label=multi_label,
+        pixels=_mean_and_std(images.items, weight) if of_rows else None,
+        of_rows=of_rows,
     )
 
 
@@ -102,7 +137,7 @@ def _unless_auto(value: Any, auto: Any) -> Any:
     return auto if isinstance(value, str) and value == "auto" else value
 
 
-def _image_size(image_size: Any, images: Images) -> tuple[int, int]:
+def _image_size(image_size: Any, images: Images, spec: InputSpec) -> tuple[int, int]:
     if images.kind == "rows":
         if not isinstance(image_size, str):
             raise InputError(
@@ -118,6 +153,8 @@ def _image_size(image_size: Any, images: Images) -> tuple[int, int]:
         return int(image_size[0]), int(image_size[1])
     if image_size != "auto":
         return int(image_size), int(image_size)
+    if spec.size is not None:
+        return spec.size
     if images.kind == "paths":
         return _PATH_SIZE, _PATH_SIZE
     height, width = images.items.shape[1:3]  # type: ignore[union-attr]

@@ -16,17 +16,19 @@ import numpy as np
 import torch
 from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import EarlyStopping
 from skorch.helper import predefined_split
 from skorch.utils import noop, to_device
+from torch.nn import functional as F
 
-from skcxr._cache import Decoder
+from skcxr._cache import Decoder, EmbeddingCache
 from skcxr._callbacks import CALLBACKS, CallbackSupportMixin
 from skcxr._exceptions import ImageReadWarning, InputError, SkcxrError, Unreadable
-from skcxr._inputs import read_images
+from skcxr._embeddings import Embedder, fingerprint
+from skcxr._inputs import Images, read_images
+from skcxr._nets import OPTIMIZERS, build_net
 from skcxr._settings import DTYPES, Settings, settle
 from skcxr._targets import (
     check_groups,
@@ -37,54 +39,19 @@ from skcxr._targets import (
     name_labels,
     weigh_classes,
 )
-from skcxr.batches import BatchLoader, ImageDataset, count_batches
-from skcxr.networks import build_network
+from skcxr.augmentation import make_views
+from skcxr.batches import EmbeddingDataset, ImageDataset, count_batches
 from skcxr.training import (
     EpochBar,
     EpochTasks,
     TrainingNet,
-    WeightedBinaryCrossEntropy,
-    WeightedCrossEntropy,
+    draw_seed,
     one_at_a_time,
     own_randomness,
     schedule,
 )
 
 __all__ = ["CXRClassifier"]
-
-_OPTIMIZERS = {
-    "adamw": (torch.optim.AdamW, {}),
-    "adam": (torch.optim.Adam, {}),
-    "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
-}
-
-# skorch's arguments that CXRClassifier sets by itself, and how to set them here
-_OWN_ARGUMENTS = {
-    "module": "backbone=",
-    "criterion": "net__criterion__label_smoothing=",
-    "optimizer": "optimizer=",
-    "optimizer__lr": "lr=",
-    "optimizer__weight_decay": "weight_decay=",
-    "lr": "lr=",
-    "max_epochs": "max_epochs=",
-    "batch_size": "batch_size=",
-    "iterator_train": "num_workers=",
-    "iterator_train__batch_size": "batch_size=",
-    "iterator_train__num_workers": "num_workers=",
-    "iterator_train__shuffle_seed": "random_state=",
-    "iterator_valid": "num_workers=",
-    "iterator_valid__batch_size": "batch_size=",
-    "iterator_valid__num_workers": "num_workers=",
-    "dataset": "X",
-    "train_split": "early_stopping=",
-    "predict_nonlinearity": "predict_proba",
-    "warm_start": "warm_start=",
-    "verbose": "verbose=",
-    "device": "device=",
-    "classes": "y",
-    "augment": "augmentation=",
-}
-
 
 class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """Convolutional network that classifies chest radiographs.
@@ -99,19 +66,23 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     backbone : str or callable, default="auto"
-        The network: a name of :func:`skcxr.networks.list_backbones`, or a class or factory of
+        The network: a name of :func:`skcxr.networks.list_backbones` (our own "cxrnet" and
+        "smallnet", torchvision's classifiers by their own names, ``"timm:<name>"`` and
+        ``"xrv:<weights>"`` with the extras of these names), or a class or factory of
         ``torch.nn.Module`` that is called with ``num_classes=`` (and ``net__module__...``
         arguments) and maps a float batch ``(B, 1, H, W)`` to logits ``(B, num_classes)``.
         "auto" takes "cxrnet", and "smallnet" where the shorter side of the images has at most
         32 pixels, as rows of a table have.
-    weights : None, default=None
-        Weights to start from. None draws them at random; the networks of this version have no
-        others, and anything else is an error.
+    weights : str, os.PathLike or None, default=None
+        Weights to start from: "DEFAULT" or another name that torchvision or timm has for this
+        backbone (a download), or a local ``.safetensors``, ``.pt`` or ``.pth`` file. None draws
+        them at random. Weights that cannot be loaded are an error, never drawn instead.
     image_size : "auto", int or (int, int), default="auto"
         Side, or height and width, in pixels, to which images are brought (antialiased, aspect
         not kept: nothing of the lungs is lost and no bars tell where an image comes from).
-        "auto" takes 128 for files; arrays keep their size, and larger ones are reduced to a
-        longer side of 256. Rows are never resized.
+        "auto" takes the size for which the weights of the backbone were made; our own networks
+        take 128 for files and leave arrays their size, up to a longer side of 256. Rows are never
+        resized.
     row_shape : (int, int), default=None
         Height and width of the images in the rows of a 2-D X. None takes a square where the
         number of columns is one, else a strip of one row.
@@ -119,25 +90,54 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Axis of the channels in a 4-D X; "auto" takes the one of 1 and 3 with 1 or 3 entries.
     max_epochs : "auto" or int, default="auto"
         Passes over the training images. "auto" takes 60 for up to 250 images, fewer for more
-        (falling with the square root of their number, at least 15), and 100 with "smallnet".
+        (falling with the square root of their number, at least 15); with `weights` 20 and at
+        least 5; 100 with "smallnet" and where the backbone is held still.
     batch_size : "auto" or int, default="auto"
         Images in a step. "auto" takes 32, and with "smallnet" all of up to 256, else 64. A last
         batch of one joins the one before it.
     lr : "auto" or float, default="auto"
-        Learning rate; the highest one of a schedule. "auto" takes 0.03 for SGD, else
-        0.003.
+        Learning rate; the highest one of a schedule. "auto" takes 0.03 for SGD, 0.0005 where
+        `weights` are fine-tuned, else 0.003. :func:`skcxr.inspection.lr_find` shows what a data
+        set bears.
     optimizer : {"adamw", "adam", "sgd"} or torch.optim.Optimizer class, default="adamw"
         "sgd" has a Nesterov momentum of 0.9.
     weight_decay : float, default=0.01
         Weight decay of the optimizer.
     lr_schedule : {"onecycle", "cosine"} or None, default="onecycle"
         "onecycle" rises to `lr` over 30% of the steps and falls to nothing (Smith and Topin, 2019),
-        "cosine" falls along half a cosine (Loshchilov and Hutter, ICLR 2017), None stays, as
-        `partial_fit` always does.
+        "cosine" rises over 10% and falls along half a cosine (Loshchilov and Hutter, ICLR 2017),
+        None stays, as `partial_fit` always does.
+    freeze : "backbone", int or None, default=None
+        What is held still, normalisation layers in evaluation mode: all but the head, or that
+        many stages, counted from the input. With "backbone" and no augmentation or mixing each
+        image goes through the backbone once, and the head is trained on what comes out: the same
+        result many times faster.
+    unfreeze_at : int or None, default=None
+        Epochs after which nothing is held still any more. None holds to the end.
+    backbone_lr_mult : float, default=1.0
+        Learning rate of all but the head, as a part of `lr`.
+    label_smoothing : "auto" or float, default="auto"
+        Share of the target spread evenly over the classes, in [0, 1) (Szegedy et al., CVPR 2016).
+        "auto" takes 0.05 with "cxrnet", else 0.
+    mixup, cutmix : float, default=0.0
+        Mix pairs of training images: a weighted mean of both (Zhang et al., ICLR 2018), or a
+        rectangle of one in the other (Yun et al., ICCV 2019), their labels in the same
+        proportion, drawn from a Beta distribution with this parameter. 0 does not mix; with both,
+        one of them is drawn for each batch.
+    ema : float or None, default=None
+        Decay, in (0, 1), of the moving average of the weights over the steps that is validated
+        and kept (Polyak and Juditsky, 1992). None keeps the last weights. Not in `partial_fit`.
+    amp : bool, default=False
+        Compute in bfloat16 where torch's autocast does. Faster on some machines, and not the same
+        numbers: of a trained model some labels change.
     augmentation : {"auto", "cxr"}, callable or None, default="auto"
         Changes of training images: "cxr" is :class:`skcxr.augmentation.CXRAugmentation`, a
         callable (such as a torchvision v2 transform) gets one float image ``(1, H, W)`` at a
-        time. "auto" takes "cxr" with "cxrnet" and None else. `predict` never changes an image.
+        time. "auto" takes "cxr" where a named network is trained on images, and None with
+        "smallnet", where the backbone is held still and with a network of your own.
+    tta : int, default=0
+        Test-time augmentation: as many fixed small changes of pose and exposure of every image
+        are predicted beside it, and probabilities averaged. Costs as many predictions.
     class_weight : dict, list of dict, "balanced" or None, default=None
         Weight of each class, or weights against unequal class sizes. With findings, a dict of
         the weights of 0 and 1 for all of them, or a list of one for each; "balanced" weighs
@@ -201,6 +201,8 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         The fitted network.
     pixel_range_ : (float, float)
         Lowest and highest value that pixels had in fit: (0, 1) for files and integers.
+    weights_ : str or None
+        What was loaded and what became of its head; None without `weights`.
     backbone_, image_size_, max_epochs_, batch_size_, lr_, augmentation_, device_, dtype_
         What "auto" became.
 
@@ -217,8 +219,7 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     which a callback that asks for it gets the classifier as fitted so far and may stop the fit.
 
     The loss is the mean of the images' cross-entropies, each times its weight, the weights scaled
-    to mean 1; "cxrnet" learns with a label smoothing of 0.05 (``net__criterion__label_smoothing``).
-    Ones equal no weights and weight 0 equals absence. Weight 2 equals the image twice to the
+    to mean 1. Ones equal no weights and weight 0 equals absence. Weight 2 equals the image twice to the
     rounding of float64 where a batch holds all images and the network has no batch statistics
     ("smallnet" with up to 256 rows), and on average in mini-batches.
 
@@ -249,10 +250,19 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         "max_epochs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "lr": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
-        "optimizer": [StrOptions(set(_OPTIMIZERS)), callable],
+        "optimizer": [StrOptions(set(OPTIMIZERS)), callable],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "lr_schedule": [None, StrOptions({"onecycle", "cosine"})],
+        "freeze": [None, StrOptions({"backbone"}), Interval(Integral, 0, None, closed="left")],
+        "unfreeze_at": [None, Interval(Integral, 0, None, closed="left")],
+        "backbone_lr_mult": [Interval(Real, 0, None, closed="left")],
+        "label_smoothing": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="left")],
+        "mixup": [Interval(Real, 0, None, closed="left")],
+        "cutmix": [Interval(Real, 0, None, closed="left")],
+        "ema": [None, Interval(Real, 0, 1, closed="neither")],
+        "amp": ["boolean"],
         "augmentation": [None, StrOptions({"auto", "cxr"}), callable],
+        "tta": [Interval(Integral, 0, None, closed="left")],
         "class_weight": [None, StrOptions({"balanced"}), dict, list],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -290,7 +300,16 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         optimizer: str | type[torch.optim.Optimizer] = "adamw",
         weight_decay: float = 0.01,
         lr_schedule: str | None = "onecycle",
+        freeze: str | int | None = None,
+        unfreeze_at: int | None = None,
+        backbone_lr_mult: float = 1.0,
+        label_smoothing: str | float = "auto",
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        ema: float | None = None,
+        amp: bool = False,
         augmentation: str | Callable[[torch.Tensor], torch.Tensor] | None = "auto",
+        tta: int = 0,
         class_weight: dict[Any, float] | list[dict[int, float]] | str | None = None,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
@@ -317,7 +336,16 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self.optimizer = optimizer
         self.weight_decay = weight_decay
         self.lr_schedule = lr_schedule
+        self.freeze = freeze
+        self.unfreeze_at = unfreeze_at
+        self.backbone_lr_mult = backbone_lr_mult
+        self.label_smoothing = label_smoothing
+        self.mixup = mixup
+        self.cutmix = cutmix
+        self.ema = ema
+        self.amp = amp
         self.augmentation = augmentation
+        self.tta = tta
         self.class_weight = class_weight
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
@@ -371,7 +399,9 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         TrainingError
             The loss is no number any more.
         WeightsError
-            `weights` is not None.
+            `weights` cannot be loaded or do not fit the network.
+        MissingDependencyError
+            `backbone` needs an extra that is not installed.
         """
         with one_at_a_time(), self._columns_kept():
             return self._fit(X, y, sample_weight, groups)
@@ -393,7 +423,7 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         names, target = name_labels(y, labels)
         if warm:
             self._check_names(names, target, "warm_start=True goes on with", "warm_start=False")
-        seed = self._draw_seed()
+        seed = draw_seed(self.random_state)
         paths = images.items if isinstance(images.items, list) else None
         train = np.arange(len(target))
         if self.early_stopping:
@@ -403,20 +433,22 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         settings = settle(self, images.take(train), weight[train], multi_label=target.ndim == 2)
         weight = weigh_classes(self.class_weight, names, target, weight)
         target = np.nan_to_num(target)  # where a finding is not labelled, its weight is 0
-        decode = Decoder(self.memory)
-        dataset = settings.dataset(
+        decode = Decoder(self.memory, settings.interpolation)
+        dataset: Any = settings.dataset(
             images.take(train), target[train], weight[train] / weight[train].mean(),
             decode=decode, ram_limit=self.ram_limit * len(train) // len(target),
         )  # fmt: skip
-        n_batches = count_batches(len(train), settings.batch_size)
-        callbacks = schedule(self.lr_schedule, settings.lr, settings.max_epochs, n_batches)
-        split = None
+        rest: Any = None
         if self.early_stopping:
             rest = settings.dataset(
                 images.take(valid), target[valid], weight[valid],
                 decode=decode, ram_limit=self.ram_limit * len(valid) // len(target),
             )  # fmt: skip
-            split = predefined_split(rest)
+        n_batches = count_batches(len(train), settings.batch_size)
+        rates = [settings.lr]
+        if self.backbone_lr_mult != 1:
+            rates.append(settings.lr * self.backbone_lr_mult)
+        callbacks = schedule(self.lr_schedule, rates, settings.max_epochs, n_batches)
         if CALLBACKS:
             context = self._init_callback_context(max_subtasks=settings.max_epochs)
             context.call_on_fit_task_begin(estimator=self, **given)
@@ -430,15 +462,57 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 ))
             )  # fmt: skip
         with own_randomness(seed, settings.device):
-            net = self._build_net(settings, len(names), seed, callbacks, split)
+            net = build_net(
+                self, settings, len(names), seed,
+                load=not warm, callbacks=callbacks, ema=self.ema,
+            )  # fmt: skip
             if warm:
                 self._continue_from_last_fit(net)
+            if self.verbose and not warm and hasattr(net.module_, "weights_info"):
+                print(f"CXRClassifier: {net.module_.weights_info}")  # noqa: T201
+            if self._embeds_once(net, settings):
+                embedder = self._embedder(net, settings)
+                dataset, rest = (self._embedded(embedder, part) for part in (dataset, rest))
+            if rest is not None:
+                net.train_split = predefined_split(rest)
             self._train(net, dataset)
         net.forget_training()
         self._keep(net, settings, names)
         if CALLBACKS:
             context.call_on_fit_task_end(estimator=self, **given, reconstruction_attributes={})
         return self
+
+    def _embeds_once(self, net: TrainingNet, settings: Settings) -> bool:
+        """Whether all that changes in this fit is the head, so that each image is embedded once."""
+        still = self.freeze == "backbone" and (
+            self.unfreeze_at is None or self.unfreeze_at >= settings.max_epochs
+        )
+        changes = settings.augmentation is not None or self.mixup or self.cutmix
+        return still and not changes and hasattr(net.module_, "embed")
+
+    def _embedder(self, net: TrainingNet, settings: Settings) -> Embedder:
+        network: Any = net.module_
+
+        def embed(pixels: torch.Tensor) -> torch.Tensor:
+            with torch.autocast(torch.device(settings.device).type, torch.bfloat16, self.amp):
+                return network.embed(pixels)
+
+        network.eval()
+        mark = ""
+        if self.memory is not None:  # the entries are those of CXRFeatures
+            parts = (settings.image_size, settings.interpolation, None, None, self.amp)
+            mark = f"{fingerprint(network, settings.backbone)} {parts}"
+        return Embedder(
+            embed, network.embedding_size, settings.image_size,
+            Decoder(interpolation=settings.interpolation), EmbeddingCache(self.memory, mark),
+            settings.predict_batch_size, self.num_workers, settings.device, settings.torch_dtype,
+        )  # fmt: skip
+
+    @staticmethod
+    def _embedded(embedder: Embedder, images: ImageDataset | None) -> EmbeddingDataset | None:
+        if images is None:
+            return None
+        return EmbeddingDataset(torch.from_numpy(embedder(images.items)[0]), images)
 
     def _tell_of_epoch(
         self, given: dict[str, Any], names: Any, settings: Settings, net: TrainingNet
@@ -516,19 +590,20 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         else:
             settings = self._settings
         lr = settings.lr if self.lr == "auto" else self.lr
-        seed = self._draw_seed() + (0 if first else len(self.history_))
+        seed = draw_seed(self.random_state) + (0 if first else len(self.history_))
         weight = weigh_classes(self.class_weight, names, target, weight)
         dataset = settings.dataset(
-            images, np.nan_to_num(target), weight, decode=Decoder(self.memory)
-        )
+            images, np.nan_to_num(target), weight,
+            decode=Decoder(self.memory, settings.interpolation),
+        )  # fmt: skip
         with own_randomness(seed, settings.device):
             if first:
-                net = self._build_net(settings, len(names), seed, [], None)
+                net = build_net(self, settings, len(names), seed)
             else:
                 net = self.net_
                 net.max_epochs, net.iterator_train__shuffle_seed = 1, seed
                 for group in net.optimizer_.param_groups:
-                    group["lr"] = lr
+                    group["lr"] = lr * group.get("lr_mult", 1)
             self._train(net, dataset)
         self._keep(net, settings, names)
         return self
@@ -566,78 +641,6 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 self.__dict__.pop(name, None)
             self.__dict__.update(before)
             raise
-
-    def _draw_seed(self) -> int:
-        if self.random_state is None:  # the global generator is the caller's
-            return int(np.random.SeedSequence().generate_state(1)[0]) % (2**31 - 1)
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
-
-    def _build_net(
-        self,
-        settings: Settings,
-        num_classes: int,
-        seed: int,
-        callbacks: list[tuple[str, Any]],
-        split: Any,
-    ) -> TrainingNet:
-        extra = copy.deepcopy(self.net_params or {})  # the user's callbacks stay as they are
-        if not isinstance(extra.get("callbacks") or [], list):
-            raise InputError(f"net__callbacks={extra['callbacks']!r} is not a list")
-        for name in extra:
-            if name in _OWN_ARGUMENTS or not isinstance(name, str):
-                instead = _OWN_ARGUMENTS.get(name, "a string")
-                raise InputError(
-                    f"net_params (net__...) may not hold {name!r}, which CXRClassifier sets by "
-                    f"itself; use {instead} instead"
-                )
-        optimizer, options = (
-            _OPTIMIZERS[self.optimizer] if isinstance(self.optimizer, str) else (self.optimizer, {})
-        )
-        options = {f"optimizer__{name}": value for name, value in options.items()}
-        if self.verbose == 1:
-            callbacks = [*callbacks, ("bar", EpochBar(settings.max_epochs))]
-        try:
-            net = TrainingNet(
-                build_network,
-                module__backbone=settings.backbone,
-                module__num_classes=num_classes,
-                module__image_size=settings.image_size,
-                module__pixels=settings.pixels,
-                module__dtype=DTYPES[settings.dtype],
-                criterion=(
-                    WeightedBinaryCrossEntropy if settings.multi_label else WeightedCrossEntropy
-                ),
-                optimizer=optimizer,
-                optimizer__weight_decay=self.weight_decay,
-                lr=settings.lr,
-                max_epochs=settings.max_epochs,
-                batch_size=settings.batch_size,
-                iterator_train=BatchLoader,
-                iterator_train__shuffle_seed=seed,
-                iterator_train__num_workers=self.num_workers,
-                iterator_valid=BatchLoader,
-                iterator_valid__batch_size=settings.predict_batch_size,
-                iterator_valid__num_workers=self.num_workers,
-                train_split=split,
-                augment=settings.augmenter(),
-                callbacks=[*(extra.pop("callbacks", None) or []), *callbacks],
-                device=settings.device,
-                verbose=max(0, int(self.verbose) - 1),
-                **{
-                    "criterion__label_smoothing": settings.label_smoothing,
-                    **options,
-                    **extra,
-                },
-            )
-            return net.initialize()
-        except (TypeError, ValueError) as error:
-            if isinstance(error, SkcxrError):
-                raise
-            extras = f", net_params={self.net_params!r}" if self.net_params else ""
-            raise InputError(
-                f"the net cannot be built with backbone={settings.backbone!r}, "
-                f"optimizer={self.optimizer!r}{extras}: {error}"
-            ) from error
 
     def _continue_from_last_fit(self, net: TrainingNet) -> None:
         try:
@@ -686,22 +689,43 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """Logits of shape (n, k) in float64; NaN for images that cannot be read."""
         check_is_fitted(self)
         images = read_images(self, X, reset=False)
-        dataset = self._settings.dataset(
-            images, decode=Decoder(self.memory), on_error=self.on_error
-        )
+        decode = Decoder(self.memory, self._settings.interpolation)
+        dataset: Any = self._settings.dataset(images, decode=decode, on_error=self.on_error)
         batches: list[torch.Tensor] = []
         failures: list[Unreadable] = []
         with one_at_a_time():
+            if self.memory is not None and not self.tta and self._embeds_once(
+                self.net_, self._settings
+            ):
+                stored, failures = self._embedder(self.net_, self._settings)(
+                    images.items, self.on_error
+                )
+                dataset = EmbeddingDataset(torch.from_numpy(stored), dataset)
             for batch in self.net_.get_iterator(dataset, training=False):
-                batches.append(to_device(self.net_.evaluation_step(batch), "cpu"))
-                if self.on_error == "nan":
-                    failures += batch[1][2]
+                batches.append(self._logits_of_batch(batch))
+                failures += batch[1][2] if len(batch[1]) > 2 else []
         logits = torch.cat(batches).numpy().astype(np.float64)
         if failures:
             logits[[failure.position for failure in failures]] = np.nan
             if images.kind == "paths":  # what is NaN in an array has been told before
                 warnings.warn(ImageReadWarning(failures, len(logits)), stacklevel=3)
         return logits
+
+    def _logits_of_batch(self, batch: Any) -> torch.Tensor:
+        """Logits (B, k); of several views of each image, those of the mean probability."""
+        pixels, labels = batch[0], batch[1]
+        if not self.tta:
+            return to_device(self.net_.evaluation_step(batch), "cpu")
+        views = [
+            to_device(self.net_.evaluation_step((view, labels)), "cpu").double()
+            for view in make_views(pixels, 1 + self.tta)
+        ]
+        logits = torch.stack(views)
+        count = np.log(len(views))
+        if not self._settings.multi_label:
+            return torch.logsumexp(logits.log_softmax(2), 0) - count
+        present, absent = (F.logsigmoid(sign * logits).logsumexp(0) for sign in (1, -1))
+        return present - absent
 
     def predict(self, X: Any) -> np.ndarray[Any, Any]:
         """Predict the most probable class, or the findings that are more probable than not.
@@ -829,6 +853,11 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """The fitted network."""
         check_is_fitted(self)
         return self.net_.module_
+
+    @property
+    def weights_(self) -> str | None:
+        """What was loaded to start from."""
+        return getattr(self.module_, "weights_info", None)
 
     @property
     def history_(self) -> Any:

@@ -7,6 +7,7 @@ Ctrl-C goes through, and the optimiser's memory is dropped when nobody will use 
 from __future__ import annotations
 
 import copy
+import math
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -24,11 +25,13 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from sklearn.utils import check_random_state
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from skcxr._exceptions import TrainingError
+from skcxr._exceptions import InputError, TrainingError
 
 __all__ = ["TrainingNet", "WeightedBinaryCrossEntropy", "WeightedCrossEntropy"]
 
@@ -97,7 +100,7 @@ class StopTrainingError(Exception):
 
 
 class TrainingNet(skorch.NeuralNet):
-    """The net of skorch with augmentation of training batches, and Ctrl-C that gets out.
+    """The net of skorch with what a fit on few radiographs needs, and Ctrl-C that gets out.
 
     Parameters
     ----------
@@ -105,6 +108,18 @@ class TrainingNet(skorch.NeuralNet):
         As for :class:`skorch.NeuralNet`.
     augment : callable or None, default=None
         Changes a training batch ``(B, 1, H, W)``.
+    mix : callable or None, default=None
+        Mixes a training batch: images and (target, weight) to the same, as
+        :class:`skcxr.augmentation.MixBatch` does.
+    freeze : "backbone", int or None, default=None
+        What of the network is held still, in evaluation mode: all but the head, or the first
+        stages.
+    unfreeze_at : int or None, default=None
+        Epochs after which nothing is held still any more; None holds to the end.
+    ema : float or None, default=None
+        Decay of the exponential moving average of the weights that is validated and kept.
+    amp : bool, default=False
+        Compute in bfloat16 where torch's autocast does.
     **kwargs : dict
         As for :class:`skorch.NeuralNet`.
 
@@ -118,22 +133,80 @@ class TrainingNet(skorch.NeuralNet):
     """
 
     def __init__(
-        self, *args: Any, augment: Callable[[Tensor], Tensor] | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        augment: Callable[[Tensor], Tensor] | None = None,
+        mix: Callable[[Tensor, Any], tuple[Tensor, Any]] | None = None,
+        freeze: str | int | None = None,
+        unfreeze_at: int | None = None,
+        ema: float | None = None,
+        amp: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.augment = augment
+        self.mix = mix
+        self.freeze = freeze
+        self.unfreeze_at = unfreeze_at
+        self.ema = ema
+        self.amp = amp
+        self._average: list[AveragedModel] = []  # in a list, or skorch takes it for its module
+        self._raw: dict[str, Any] | None = None
+
+    def initialize_module(self) -> Any:
+        """Build the network and hold still what is to be."""
+        super().initialize_module()
+        self.still_ = hold_still(self.module_, self.freeze)
+        return self
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        """Open a new epoch, and let go what was held still until now."""
+        super().on_epoch_begin(net, **kwargs)
+        if self.unfreeze_at is not None and len(self.history) > self.unfreeze_at:
+            self.still_ = []
+            self.module_.requires_grad_(True)
+
+    def _set_training(self, training: bool = True) -> None:
+        super()._set_training(training)
+        for module in self.still_:  # its statistics are those it was trained with
+            module.eval()
 
     def train_step(self, batch: Any, **fit_params: Any) -> Any:
-        """Augment a batch, then let skorch take its step."""
+        """Augment and mix a batch, then let skorch take its step."""
+        images, labels = batch
         if self.augment is not None:
-            images, labels = batch
-            batch = self.augment(images.to(self.device)), labels
-        return super().train_step(batch, **fit_params)
+            images = self.augment(images.to(self.device))
+        if self.mix is not None:
+            images, labels = self.mix(images, labels)
+        step = super().train_step((images, labels), **fit_params)
+        if self.ema is not None:
+            self._average[0].update_parameters(self.module_)
+        return step
+
+    def infer(self, x: Any, **fit_params: Any) -> Any:
+        """Logits of a batch, in the type of the weights."""
+        if not self.amp:
+            return super().infer(x, **fit_params)
+        kind = torch.device(self.device).type
+        with torch.autocast(kind, dtype=torch.bfloat16):
+            return super().infer(x, **fit_params).float()
 
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
     ) -> None:
-        """Run an epoch, and stop where the loss is no number any more."""
+        """Run an epoch, and stop where the loss is no number any more.
+
+        Between the training steps of two epochs the network has the averaged weights, so that
+        these are what is validated, shown to callbacks and kept.
+        """
+        if training and self.ema is not None:
+            if self._raw is not None:
+                self.module_.load_state_dict(self._raw)
+            else:
+                average = get_ema_multi_avg_fn(self.ema)  # type: ignore[no-untyped-call]
+                self._average = [
+                    AveragedModel(self.module_, multi_avg_fn=average, use_buffers=True)
+                ]
         super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
         if training and not np.isfinite(self.history[-1, "batches", -1, "train_loss"]):
             raise TrainingError(
@@ -141,6 +214,9 @@ class TrainingNet(skorch.NeuralNet):
                 f"{len(self.history)}: the learning rate (lr={self.lr:g}) is likely too high, or "
                 "pixels are of enormous values"
             )
+        if training and self.ema is not None:
+            self._raw = copy.deepcopy(self.module_.state_dict())
+            self.module_.load_state_dict(self._average[0].module.state_dict())
 
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None, **fit_params: Any) -> Any:
         """Train for `max_epochs`; an interrupt is the caller's."""
@@ -180,6 +256,7 @@ class TrainingNet(skorch.NeuralNet):
     def forget_training(self) -> None:
         """Drop what only training needs: optimiser state, schedules, copies of weights."""
         self.optimizer_.state.clear()
+        self._average, self._raw = [], None
         ours = {"lr_schedule", "early_stopping", "epoch_tasks", "bar"}
         self.callbacks: list[Any] = [
             item for item in self.callbacks if not isinstance(item, tuple) or item[0] not in ours
@@ -256,13 +333,29 @@ class EpochBar(Callback):
             del self.bar_
 
 
+class _WarmupCosine:
+    """Factor of the learning rate: up in a line over a tenth of the steps, down along a cosine."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.warmup = steps // 10
+
+    def __call__(self, step: int) -> float:
+        if step < self.warmup:
+            return (step + 1) / (self.warmup + 1)
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return (1 + math.cos(math.pi * min(1.0, done))) / 2
+
+
 def schedule(
-    lr_schedule: str | None, lr: float, n_epochs: int, n_batches: int
+    lr_schedule: str | None, lr: list[float], n_epochs: int, n_batches: int
 ) -> list[tuple[str, Any]]:
     """List the callback of a learning-rate schedule, if there is one.
 
-    ``"onecycle"`` rises to `lr` over 30% of the steps and falls to nothing (Smith and Topin,
-    2019); ``"cosine"`` falls from `lr` along half a cosine (Loshchilov and Hutter, ICLR 2017).
+    `lr` has the highest rate of each of the optimizer's groups of parameters. ``"onecycle"``
+    rises to it over 30% of the steps and falls to nothing (Smith and Topin, 2019); ``"cosine"``
+    rises over 10% and falls along half a cosine (Loshchilov and Hutter, ICLR 2017; the warm-up:
+    Goyal et al., 2017).
     """
     steps = n_epochs * n_batches
     if lr_schedule is None:
@@ -273,10 +366,57 @@ def schedule(
         # cycling the momentum too would override what the user sets as the optimizer's
         options = {"max_lr": lr, "total_steps": max(steps, 2), "cycle_momentum": False}
     else:
-        policy = torch.optim.lr_scheduler.CosineAnnealingLR
-        options = {"T_max": steps}
+        policy = torch.optim.lr_scheduler.LambdaLR
+        options = {"lr_lambda": _WarmupCosine(steps)}
     callback = LRScheduler(policy, step_every="batch", event_name=None, last_epoch=-1, **options)
     return [("lr_schedule", callback)]
+
+
+def hold_still(network: nn.Module, freeze: str | int | None) -> list[nn.Module]:
+    """Take what `freeze` names out of training; the modules to keep in evaluation mode.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        A network of :func:`skcxr.networks.build_network`.
+    freeze : "backbone", int or None
+        All but the head, the first stages, or nothing.
+
+    Returns
+    -------
+    list of torch.nn.Module
+        The modules.
+
+    Raises
+    ------
+    InputError
+        The network has not so many stages, or does not tell them.
+    """
+    if freeze is None:
+        return []
+    if not hasattr(network, "stages"):
+        raise InputError(
+            f"freeze={freeze!r} needs a network that tells its stages, and {type(network).__name__} "
+            "does not; use a backbone by name, or give the module stages() and stage_parameters()"
+        )
+    modules: list[list[nn.Module]] = network.stages()  # type: ignore[operator]
+    parameters: list[list[nn.Parameter]] = network.stage_parameters()  # type: ignore[operator]
+    if freeze == "backbone":
+        n_stages = len(modules)
+    elif int(freeze) > len(modules):
+        raise InputError(
+            f"freeze={freeze} stages, but {type(network).__name__} has {len(modules)} before its "
+            f'head; freeze="backbone" holds them all'
+        )
+    else:
+        n_stages = int(freeze)
+    for stage in parameters[:n_stages]:
+        for parameter in stage:
+            parameter.requires_grad_(False)
+    still = [module for stage in modules[:n_stages] for module in stage]
+    if n_stages == len(modules) and isinstance(getattr(network, "body", None), nn.Module):
+        still.append(network.body)  # type: ignore[arg-type]
+    return still
 
 
 def device_here(device: str) -> str:
@@ -288,6 +428,13 @@ def device_here(device: str) -> str:
             continue
         return name
     return "cpu"
+
+
+def draw_seed(random_state: Any) -> int:
+    """A seed for torch from scikit-learn's `random_state`."""
+    if random_state is None:  # the global generator is the caller's
+        return int(np.random.SeedSequence().generate_state(1)[0]) % (2**31 - 1)
+    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 _torch_in_use = threading.RLock()

@@ -481,7 +481,7 @@ def test_wrong_values_are_scikit_learns_error(params, images):
 
 
 def test_weights_that_do_not_exist_are_an_error(images):
-    with pytest.raises(WeightsError, match="trained from scratch"):
+    with pytest.raises(WeightsError, match="none are published"):
         CXRClassifier(weights="DEFAULT", **QUICK).fit(*images)
 
 

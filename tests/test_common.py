@@ -22,11 +22,16 @@ from sklearn.utils.estimator_checks import (
     parametrize_with_checks,
 )
 
-from skcxr import CXRClassifier, ImageLoader
+from skcxr import CXRClassifier, CXRFeatures, ImageLoader
 
 
 @parametrize_with_checks([CXRClassifier()])
 def test_classifier(estimator, check):
+    check(estimator)
+
+
+@parametrize_with_checks([CXRFeatures("smallnet", weights=None, random_state=0)])
+def test_features(estimator, check):
     check(estimator)
 
 

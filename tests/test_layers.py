@@ -14,9 +14,10 @@ ROOT = Path(skcxr.__file__).parent
 # each room may import those before it
 ORDER = [
     "_exceptions", "_optional", "_callbacks", "_pillow", "images", "_cache", "_patients",
-    "datasets", "_threads", "batches", "preprocessing", "augmentation", "networks", "training",
-    "_inputs", "_settings", "_targets", "classifier", "metrics", "_model_files", "persistence",
-    "_demo", "_commands", "cli",
+    "datasets", "_threads", "batches", "_embeddings", "preprocessing", "augmentation", "_weights",
+    "_own_networks", "_foreign_networks", "networks", "training",
+    "_inputs", "_settings", "_nets", "_targets", "classifier", "features", "recipes",
+    "inspection", "metrics", "_model_files", "persistence", "_demo", "_commands", "cli",
 ]  # fmt: skip
 HEAVY = {"matplotlib", "pandas", "pydicom", "timm", "captum", "dask", "accelerate", "onnx"}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

@@ -13,7 +13,7 @@ import pytest
 import skcxr
 
 NAMES = [
-    "CXRClassifier", "DatasetError", "ImageLoader", "ImageReadError", "ImageReadWarning",
+    "CXRClassifier", "CXRFeatures", "DatasetError", "ImageLoader", "ImageReadError", "ImageReadWarning",
     "InputError", "MissingDependencyError", "ModelFileError", "PatientWarning", "SkcxrError",
     "SkcxrWarning", "TrainingError", "WeightsError", "__version__", "load_cxr_folder",
     "load_cxr_table", "load_model", "make_cxr_phantoms", "read_image", "save_model",
@@ -33,7 +33,7 @@ def test_exported_names():
 def test_every_public_thing_is_documented(name):
     thing = getattr(skcxr, name)
     assert thing.__doc__
-    if inspect.isfunction(thing) or name in ("CXRClassifier", "ImageLoader"):
+    if inspect.isfunction(thing) or name in ("CXRClassifier", "CXRFeatures", "ImageLoader"):
         for section in ("Parameters", "Examples"):
             assert f"{section}\n" in thing.__doc__, section
 

@@ -25,10 +25,10 @@ def test_the_loss_is_torch_s_with_weights():
     torch.testing.assert_close(ours(logits, (target, weight / weight.mean())), doubled)
 
 
-@pytest.mark.parametrize(("name", "first", "last"), [("onecycle", 0.04, 0), ("cosine", 1, 0)])
+@pytest.mark.parametrize(("name", "first", "last"), [("onecycle", 0.04, 0), ("cosine", 1 / 3, 0)])
 def test_schedules_end_at_nothing(name, first, last):
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    [(_, callback)] = schedule(name, 1.0, n_epochs=5, n_batches=4)
+    [(_, callback)] = schedule(name, [1.0], n_epochs=5, n_batches=4)
     policy = callback.initialize().policy_(optimizer, **callback.kwargs)
     rates = []
     for _ in range(20):
