@@ -10,12 +10,14 @@ import re
 import shutil
 import stat
 import uuid
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 
 from skcxr._exceptions import InputError
+from skcxr.augmentation import CXRAugmentation
 
 FORMAT_VERSION = 1  # raise it where an older skcxr could not read a folder
 CONFIG, WEIGHTS, PARTS = "config.json", "model.safetensors", "estimator.skops"
@@ -52,6 +54,7 @@ _TAGS: dict[str, Any] = {
     "dict": lambda inside: {decode(key): decode(value) for key, value in inside},
     "float": float,
     "torch.optim": _OPTIMIZERS.__getitem__,
+    "CXRAugmentation": lambda inside: CXRAugmentation(**inside),
 }
 
 
@@ -74,6 +77,8 @@ def encode(value: Any, where: str) -> Any:
         return dict(pairs) if plain else {"dict": pairs}
     if kind is type and value in _OPTIMIZERS.values():
         return {"torch.optim": value.__name__}
+    if kind is CXRAugmentation:
+        return {"CXRAugmentation": asdict(value)}
     raise InputError(f"{where}={value!r} cannot be saved without code; {WAY_OUT}")
 
 

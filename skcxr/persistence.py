@@ -1,9 +1,9 @@
 """A fitted model as a folder of numbers and words, and back: no pickle, no code.
 
 ``config.json`` holds what can be read: versions, parameters, what fit settled, labels, history.
-``model.safetensors`` holds the weights. Pipelines and ensembles have their CXRClassifiers in
-``config.json`` and ``net_<i>.safetensors``; the rest of them, scikit-learn's own estimators, is
-in ``estimator.skops``. Names of files are fixed, classes come from fixed tables, networks from
+``model.safetensors`` holds the weights. Pipelines and ensembles have their CXRClassifiers and
+CXRFeatures in ``config.json`` and ``net_<i>.safetensors``; the rest of them, scikit-learn's own
+estimators, is in ``estimator.skops``. Names of files are fixed, classes come from fixed tables, networks from
 :mod:`skcxr.networks`: what a folder says can choose among these and bring nothing of its own.
 """
 
@@ -19,6 +19,7 @@ import platform
 import types
 import warnings
 import zipfile
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import fields, replace
 from importlib.metadata import version
@@ -58,15 +59,26 @@ from skcxr._model_files import (
     require,
 )
 from skcxr._optional import import_optional
-from skcxr._settings import DTYPES, Settings
+from skcxr._nets import build_net
+from skcxr._settings import DTYPES, InputSettings, Settings
+from skcxr.augmentation import CXRAugmentation
 from skcxr.classifier import CXRClassifier
+from skcxr.features import CXRFeatures, FrozenNetwork
+from skcxr.images import INTERPOLATIONS
 from skcxr.metrics import _MaskedScorer
+from skcxr.networks import draw_network
 from skcxr.preprocessing import ImageLoader
 from skcxr.training import device_here, one_at_a_time, own_randomness
 
 __all__ = ["load_model", "save_model"]
 
-_CLASSES = {"CXRClassifier": CXRClassifier}
+Ours = CXRClassifier | CXRFeatures
+
+_KINDS: dict[str, tuple[type[Any], type[InputSettings]]] = {
+    "CXRClassifier": (CXRClassifier, Settings),
+    "CXRFeatures": (CXRFeatures, InputSettings),
+}
+_MOST_SIDE = 4096  # pixels; networks of other libraries may take memory by the size of an image
 
 
 def save_model(model: Any, path: str | os.PathLike[str]) -> str:
@@ -74,9 +86,9 @@ def save_model(model: Any, path: str | os.PathLike[str]) -> str:
 
     Parameters
     ----------
-    model : CXRClassifier or scikit-learn estimator
-        A fitted :class:`skcxr.CXRClassifier`; or a fitted Pipeline, VotingClassifier,
-        StackingClassifier, CalibratedClassifierCV, GridSearchCV, ... of it,
+    model : CXRClassifier, CXRFeatures or scikit-learn estimator
+        A fitted :class:`skcxr.CXRClassifier` or :class:`skcxr.CXRFeatures`; or a fitted Pipeline,
+        VotingClassifier, StackingClassifier, CalibratedClassifierCV, GridSearchCV, ... of these,
         :class:`skcxr.ImageLoader` and scikit-learn's own estimators, for which the extra
         ``skcxr[skops]`` is needed.
     path : str or os.PathLike
@@ -136,7 +148,7 @@ def save_model(model: Any, path: str | os.PathLike[str]) -> str:
         raise InputError(f"{what} is no CXRClassifier and no estimator with one inside: use skops")
     check_is_fitted(model)
     check_free(given)
-    alone = isinstance(model, CXRClassifier)
+    alone = isinstance(model, Ours)
     config, files = _describe(model, WEIGHTS) if alone else _describe_parts(model)
     libraries = ("numpy", "safetensors", "scikit-learn", "skorch", "torch")
     config = {
@@ -169,7 +181,7 @@ def load_model(path: str | os.PathLike[str]) -> Any:
 
     Returns
     -------
-    CXRClassifier or scikit-learn estimator
+    CXRClassifier, CXRFeatures or scikit-learn estimator
         The fitted model. On the same kind of machine it gives the same probabilities to the bit.
 
     Raises
@@ -235,40 +247,49 @@ def _name(path: Any) -> str:
 # --------------------------------------------------------------------------------------------
 
 
-def _describe(model: CXRClassifier, name: str) -> tuple[dict[str, Any], Files]:
-    """Entry of a classifier in ``config.json``, and its file of weights if it is fitted."""
-    if type(model) is not CXRClassifier:
-        raise InputError(f"{type(model).__name__} is a subclass, which load_model does not know")
+def _describe(model: Any, name: str) -> tuple[dict[str, Any], Files]:
+    """Entry of an estimator of ours in ``config.json``, and its weights if it is fitted."""
+    kind = type(model).__name__
+    if type(model) is not _KINDS.get(kind, (None,))[0]:
+        raise InputError(f"{kind} is a subclass, which load_model does not know")
     model._validate_params()
     params = model.get_params(deep=False)
     params["memory"] = None  # a folder of this computer
-    entry: dict[str, Any] = {"kind": "CXRClassifier"}
+    entry: dict[str, Any] = {"kind": kind}
     entry["parameters"] = {key: encode(value, key) for key, value in params.items()}
     if "_metadata_request" in vars(model):  # by set_fit_request and its like
         routing = model.get_metadata_routing()
-        entry["requests"] = {m: dict(getattr(routing, m).requests) for m in _REQUESTING}
-    if not hasattr(model, "net_"):
+        requests = {method: getattr(routing, method, None) for method in _REQUESTING}
+        entry["requests"] = {m: dict(request.requests) for m, request in requests.items() if request}
+    if not model.__sklearn_is_fitted__():
         return entry, {}
     settings = model._settings
-    if callable(settings.augmentation):  # only training uses it, and it may be set to a name now
+    policy = getattr(settings, "augmentation", None)
+    if callable(policy) and not isinstance(policy, CXRAugmentation):
+        # only training uses it, and it may be set to a name now
         now = None if model.augmentation == "auto" else model.augmentation
         settings = replace(settings, augmentation=now)
     entry["settings"] = {
         field.name: encode(getattr(settings, field.name), f"{field.name}_")
         for field in fields(settings)
     }
-    labels = "findings" if settings.multi_label else "classes"
-    names = getattr(model, f"{labels}_")
-    entry[labels] = encode_labels(names, f"{labels}_")
+    n_outputs = _FROZEN_OUTPUTS
+    if isinstance(model, CXRClassifier):
+        labels = "findings" if settings.multi_label else "classes"
+        names = getattr(model, f"{labels}_")
+        n_outputs = len(names)
+        entry[labels] = encode_labels(names, f"{labels}_")
+        epochs = [{**epoch, "batches": []} for epoch in model.history_]
+        entry["history"] = encode(epochs, "history_")
     if hasattr(model, "n_features_in_"):
         entry["n_features_in_"] = int(model.n_features_in_)
     if hasattr(model, "feature_names_in_"):
         entry["feature_names_in_"] = encode_labels(model.feature_names_in_, "feature_names_in_")
-    epochs = [{**epoch, "batches": []} for epoch in model.history_]
-    entry["history"] = encode(epochs, "history_")
+    if model.weights_ is not None:
+        entry["weights_"] = model.weights_
     state = model.module_.state_dict()
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
-    difference = _difference(state, model, settings, len(names))
+    difference = _difference(state, model, settings, n_outputs)
     if difference:
         raise InputError(
             f"the fitted network is not what the parameters describe ({difference}); if they were "
@@ -279,13 +300,13 @@ def _describe(model: CXRClassifier, name: str) -> tuple[dict[str, Any], Files]:
     return entry, {name: content}
 
 
-def _rebuild(folder: str, entry: dict[str, Any], name: str) -> CXRClassifier:
-    """Make the classifier of an entry, as `fit` leaves one."""
+def _rebuild(folder: str, entry: dict[str, Any], name: str) -> Any:
+    """Make the estimator of an entry, as `fit` leaves one."""
     kind = part(entry, "kind", str)
-    require(kind in _CLASSES, f"its kind {kind!r} is unknown")
+    require(kind in _KINDS, f"its kind {kind!r} is unknown")
     params = {key: decode(value) for key, value in part(entry, "parameters", dict).items()}
     params["memory"] = None
-    model = _CLASSES[kind]()
+    model = _KINDS[kind][0]()
     unknown = sorted(params.keys() - model.get_params(deep=False).keys())
     require(not unknown, f"its parameters {unknown} are unknown")
     model.set_params(**params)
@@ -296,22 +317,27 @@ def _rebuild(folder: str, entry: dict[str, Any], name: str) -> CXRClassifier:
             getattr(model, f"set_{method}_request")(**requests)
     if "settings" not in entry:
         return model
-    settings = _decode_settings(part(entry, "settings", dict))
-    names = decode_labels(entry, "findings" if settings.multi_label else "classes")
-    history = [decode(epoch) for epoch in part(entry, "history", list)]
-    require(all(isinstance(epoch, dict) for epoch in history), "its history is no list of dicts")
+    settings = _decode_settings(part(entry, "settings", dict), _KINDS[kind][1])
+    n_outputs = _FROZEN_OUTPUTS
+    if isinstance(settings, Settings):
+        names = decode_labels(entry, "findings" if settings.multi_label else "classes")
+        n_outputs = len(names)
+        history = [decode(epoch) for epoch in part(entry, "history", list)]
+        known = all(isinstance(epoch, dict) for epoch in history)
+        require(known, "its history is no list of dicts")
     content = read_recorded(folder, name, entry.get("weights"))
     try:
         state = safetensors.torch.load(content)
     except safetensors.SafetensorError as error:
         raise ContentError(f"{name} is no safetensors file: {error}") from error
-    difference = _difference(state, model, settings, len(names))
+    difference = _difference(state, model, settings, n_outputs)
     require(not difference, f"{name} does not fit the network: {difference}")
     with one_at_a_time(), own_randomness(0, settings.device):
-        net = model._build_net(settings, len(names), 0, [], None)
-    net.module_.load_state_dict(state)  # into what is there: the layout in memory stays
-    net.history = History(history)
-    net.forget_training()
+        built = _build(model, settings, n_outputs)
+    module = built.module_ if isinstance(settings, Settings) else built
+    module.load_state_dict(state)  # into what is there: the layout in memory stays
+    if "weights_" in entry:
+        module.weights_info = part(entry, "weights_", str)
     n_features = entry.get("n_features_in_")
     if settings.of_rows or n_features is not None:
         wanted = math.prod(settings.image_size)
@@ -321,18 +347,43 @@ def _rebuild(folder: str, entry: dict[str, Any], name: str) -> CXRClassifier:
         model.feature_names_in_ = decode_labels(entry, "feature_names_in_")
         n_names = len(model.feature_names_in_)
         require(n_names == n_features, f"{n_names} feature_names_in_ are not {n_features}")
-    model._keep(net, settings, names)
+    if isinstance(settings, Settings):
+        built.history = History(history)
+        built.forget_training()
+        model._keep(built, settings, names)
+    else:
+        module = module.to(settings.device).eval().requires_grad_(False)
+        model._become(FrozenNetwork(module, str(settings.backbone)), settings)
     return model
 
 
+_FROZEN_OUTPUTS = 2  # of the head that CXRFeatures does not use
+
+
+def _build(model: Any, settings: Any, n_outputs: int) -> Any:
+    """The net or network that `model` would build, its weights not loaded."""
+    if isinstance(settings, Settings):
+        return build_net(model, settings, n_outputs, 0, load=False)
+    return draw_network(
+        settings.backbone,
+        num_classes=n_outputs,
+        image_size=settings.image_size,
+        pixels=settings.pixels,
+        dtype=settings.torch_dtype,
+    )
+
+
 def _difference(
-    state: dict[str, torch.Tensor], model: CXRClassifier, settings: Settings, n_classes: int
+    state: dict[str, torch.Tensor], model: Any, settings: Any, n_outputs: int
 ) -> str | None:
     """Say where weights do not fit the network that `model` would build, or are no numbers."""
-    # without memory: what a file describes may be of any size
-    with one_at_a_time(), own_randomness(0, "cpu"), torch.device("meta"):
-        net = model._build_net(replace(settings, device="meta"), n_classes, 0, [], None)
-    wanted = net.module_.state_dict()
+    # without memory: what a file describes may be of any size; torchvision's RegNets, whose
+    # sizes their names settle, cannot be built so
+    device = "cpu" if str(settings.backbone).startswith("regnet_") else "meta"
+    with one_at_a_time(), own_randomness(0, "cpu"), torch.device(device):
+        built = _build(model, replace(settings, device=device), n_outputs)
+    module = built.module_ if isinstance(settings, Settings) else built
+    wanted = module.state_dict()
     for key in sorted(state.keys() | wanted.keys()):
         found, right = (
             f"{tensors[key].dtype} {tuple(tensors[key].shape)}" if key in tensors else "absent"
@@ -345,17 +396,21 @@ def _difference(
     return None
 
 
-def _decode_settings(saved: dict[str, Any]) -> Settings:
+def _decode_settings(saved: dict[str, Any], kind: type[InputSettings]) -> InputSettings:
     """Settings, each of its type, with the device that this machine has."""
-    hints = get_type_hints(Settings)
+    hints = get_type_hints(kind)
     values = {key: decode(value) for key, value in saved.items()}
     for key in sorted(hints.keys() | values.keys()):
         require(key in hints and key in values, f"its setting {key!r} is unknown or missing")
         require(_is_a(hints[key], values[key]), f"its setting {key}={values[key]!r} cannot be")
-    settings = Settings(**values)
+    settings = kind(**values)
     require(settings.dtype in DTYPES, f"its setting dtype={settings.dtype!r} is unknown")
-    policy = settings.augmentation
-    require(policy in (None, "cxr"), f"its setting augmentation={policy!r} is unknown")
+    window = settings.interpolation
+    require(window in INTERPOLATIONS, f"its setting interpolation={window!r} is unknown")
+    require(max(settings.image_size) <= _MOST_SIDE, f"its image_size={settings.image_size} is huge")
+    policy = getattr(settings, "augmentation", None)
+    known = policy in (None, "cxr") or type(policy) is CXRAugmentation
+    require(known, f"its setting augmentation={policy!r} is unknown")
     return replace(settings, device=device_here(settings.device))
 
 
@@ -365,6 +420,8 @@ def _is_a(hint: Any, value: Any) -> bool:
     if get_origin(hint) is tuple:
         inside = get_args(hint)
         return type(value) is tuple and len(value) == len(inside) and all(map(_is_a, inside, value))
+    if type(value) is CXRAugmentation:
+        return Callable[[torch.Tensor], torch.Tensor] == hint
     if hint is int:  # all of them count something
         return type(value) is int and 0 < value < 2**31
     return type(value) in ((int, float) if hint is float else (hint,))
@@ -383,11 +440,11 @@ _OF_SKLEARN = {  # what its estimators hold inside; none of it runs what a file 
     "utils._bunch": ("Bunch",),
     "utils._metadata_requests": ("MetadataRequest", "MethodMetadataRequest"),
 }
-_loaded: ContextVar[list[CXRClassifier] | None] = ContextVar("_loaded", default=None)
+_loaded: ContextVar[list[Ours] | None] = ContextVar("_loaded", default=None)
 
 
 class _Saved:
-    """Stands in a skops file for a CXRClassifier by its number; loading makes it that one."""
+    """Stands in a skops file for an estimator of ours by its number; loading makes it that one."""
 
     index: int
 
@@ -405,15 +462,15 @@ class _Saved:
 
 
 class _Copier(pickle.Pickler):
-    """Copies an estimator within this process, with a `_Saved` for each CXRClassifier."""
+    """Copies an estimator within this process, with a `_Saved` for each of ours."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, protocol=5)
-        self.taken: list[CXRClassifier] = []
+        self.taken: list[Ours] = []
         self.n_loaders = 0
 
     def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, CXRClassifier):
+        if isinstance(obj, Ours):
             self.taken.append(obj)
             return _Saved, (len(self.taken) - 1,)
         if not isinstance(obj, BaseEstimator):
