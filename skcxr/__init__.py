@@ -62,6 +62,7 @@ _MODULES = (
     "images",
     "inspection",
     "metrics",
+    "model_selection",
     "networks",
     "persistence",
     "preprocessing",

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -268,8 +269,16 @@ def _torchvision_fetch(name: str, weights: str, image_size: Size, **kwargs: Any)
 # --------------------------------------------------------------------------------------------
 
 
+def _import(library: str, extra: str) -> Any:
+    if library in sys.modules:
+        return import_optional(library, extra)
+    with warnings.catch_warnings():  # torchxrayvision's import silences all of the process
+        warnings.simplefilter("ignore")  # timm's gives some that its users cannot help
+        return import_optional(library, extra)
+
+
 def _timm() -> Any:
-    return import_optional("timm", "timm")
+    return _import("timm", "timm")
 
 
 def _timm_names() -> list[str]:
@@ -336,10 +345,7 @@ def _timm_fetch(name: str, weights: str, image_size: Size, **kwargs: Any) -> Fet
 
 
 def _xrv() -> Any:
-    with warnings.catch_warnings():  # its import silences every warning of the process
-        warnings.simplefilter("ignore")
-        library = import_optional("torchxrayvision", "xrv")
-    return library.models
+    return _import("torchxrayvision", "xrv").models
 
 
 def _xrv_names() -> list[str]:
@@ -357,14 +363,18 @@ def _xrv_spec(name: str, weights: str | None) -> InputSpec:
 
 
 def _xrv_build(
-    name: str, num_classes: int, image_size: Size, spec: InputSpec, drop_rate: float = 0.0
+    name: str, num_classes: int, image_size: Size, spec: InputSpec, **kwargs: Any
 ) -> ForeignNet:
-    body: nn.Module
-    if name.startswith("densenet"):  # without weights it neither resizes images nor warns of them
-        body = _xrv().DenseNet(num_classes=num_classes, in_channels=1, drop_rate=drop_rate)
-    else:  # the library's ResNet is torchvision's, with a first layer for one channel
-        body = torchvision.models.get_model(name.partition("-")[0], num_classes=num_classes)
-        body.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    # the library's networks are torchvision's, with a first layer for one channel; its own
+    # classes bring every image to one size and turn logits into other scores
+    architecture = name.partition("-")[0]
+    ours = {"weights": None, "num_classes": num_classes}
+    body = torchvision.models.get_model(architecture, **ours, **kwargs)
+    stem = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    if architecture.startswith("densenet"):
+        body.features.conv0 = stem
+    else:
+        body.conv1 = stem
     head, head_name, _ = _take_head(body)
     names = Names("head", "body.", (head_name,), ("op_threshs",))
     return ForeignNet(f"xrv:{name}", body, head, spec, names)

@@ -290,7 +290,8 @@ def _title(network: nn.Module) -> str:
     return str(getattr(network, "title", type(network).__name__))
 
 
-def last_linear(network: nn.Module) -> str | None:
-    """Name of the last linear layer, which is the head of most networks."""
-    names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-    return names[-1] or None if names else None
+def linear_head(network: nn.Module, num_classes: int) -> str | None:
+    """Name of the last linear layer, if it gives as many logits as there are classes."""
+    linear = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear)]
+    name, last = linear[-1] if linear else ("", None)
+    return name if name and last is not None and last.out_features == num_classes else None

@@ -25,9 +25,9 @@ from torch.nn import functional as F
 
 from skcxr._cache import Decoder, EmbeddingCache
 from skcxr._callbacks import CALLBACKS, CallbackSupportMixin
-from skcxr._exceptions import ImageReadWarning, InputError, SkcxrError, Unreadable
 from skcxr._embeddings import Embedder, fingerprint
-from skcxr._inputs import Images, read_images
+from skcxr._exceptions import ImageReadWarning, InputError, Unreadable
+from skcxr._inputs import read_images
 from skcxr._nets import OPTIMIZERS, build_net
 from skcxr._settings import DTYPES, Settings, settle
 from skcxr._targets import (
@@ -52,6 +52,7 @@ from skcxr.training import (
 )
 
 __all__ = ["CXRClassifier"]
+
 
 class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """Convolutional network that classifies chest radiographs.
@@ -219,8 +220,8 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     which a callback that asks for it gets the classifier as fitted so far and may stop the fit.
 
     The loss is the mean of the images' cross-entropies, each times its weight, the weights scaled
-    to mean 1. Ones equal no weights and weight 0 equals absence. Weight 2 equals the image twice to the
-    rounding of float64 where a batch holds all images and the network has no batch statistics
+    to mean 1. Ones equal no weights and weight 0 equals absence. Weight 2 equals the image twice to
+    the rounding of float64 where a batch holds all images and the network has no batch statistics
     ("smallnet" with up to 256 rows), and on average in mini-batches.
 
     With the same `random_state` and machine the probabilities are the same to the bit for any
@@ -694,8 +695,10 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         batches: list[torch.Tensor] = []
         failures: list[Unreadable] = []
         with one_at_a_time():
-            if self.memory is not None and not self.tta and self._embeds_once(
-                self.net_, self._settings
+            if (
+                self.memory is not None
+                and not self.tta
+                and self._embeds_once(self.net_, self._settings)
             ):
                 stored, failures = self._embedder(self.net_, self._settings)(
                     images.items, self.on_error

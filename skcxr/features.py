@@ -64,7 +64,9 @@ class CXRFeatures(
     image_size : "auto", int or (int, int), default="auto"
         As in :class:`skcxr.CXRClassifier`: "auto" takes the size for which the weights were made.
         Networks with convolutions take other sizes too, and larger ones often do better.
-    row_shape, channel_axis
+    row_shape : (int, int), default=None
+        As in :class:`skcxr.CXRClassifier`.
+    channel_axis : {"auto", 1, 3, -1}, default="auto"
         As in :class:`skcxr.CXRClassifier`.
     batch_size : int, default=16
         Images that go through the network at a time.

@@ -1,4 +1,4 @@
-"""Scores of findings that are not labelled in every image."""
+"""Scores of findings that are not labelled in every image, and of thresholds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from skcxr._exceptions import InputError
 
-__all__ = ["make_masked_scorer"]
+__all__ = ["make_masked_scorer", "specificity_at_sensitivity"]
 
 Array = np.ndarray[Any, Any]
 
@@ -116,3 +116,47 @@ def make_masked_scorer(
     if response_method not in _RESPONSES:
         raise InputError(f"response_method must be one of {_RESPONSES}, got {response_method!r}")
     return _MaskedScorer(score_func, response_method, 1 if greater_is_better else -1, kwargs)
+
+
+def specificity_at_sensitivity(
+    y_true: Any, y_pred: Any, *, pos_label: Any, sensitivity: float = 0.95
+) -> float:
+    """Specificity of predictions that find enough positive cases; a score to choose thresholds by.
+
+    :class:`sklearn.model_selection.TunedThresholdClassifierCV` with a scorer of it takes the
+    threshold with the best specificity among those that keep the sensitivity.
+
+    Parameters
+    ----------
+    y_true, y_pred : array-like of shape (n,)
+        Classes and what was predicted, of two classes.
+    pos_label : object
+        The positive class.
+    sensitivity : float, default=0.95
+        Share of the positive cases that have to be found, in (0, 1].
+
+    Returns
+    -------
+    float
+        1 plus the specificity, in [1, 2], where the sensitivity is reached; else the sensitivity
+        itself, in [0, 1), so that more of it is better.
+
+    Raises
+    ------
+    InputError
+        `y_true` holds one class only.
+
+    Examples
+    --------
+    >>> from sklearn.metrics import make_scorer
+    >>> from skcxr.metrics import specificity_at_sensitivity
+    >>> y_true, y_pred = ["ill", "ill", "well", "well"], ["ill", "ill", "ill", "well"]
+    >>> specificity_at_sensitivity(y_true, y_pred, pos_label="ill")
+    1.5
+    >>> scorer = make_scorer(specificity_at_sensitivity, pos_label="ill", sensitivity=0.9)
+    """
+    positive, found = np.asarray(y_true) == pos_label, np.asarray(y_pred) == pos_label
+    if positive.all() or not positive.any():
+        raise InputError("y_true holds one class; sensitivity and specificity need both")
+    reached = float(found[positive].mean())
+    return reached if reached < sensitivity else 1 + float((~found[~positive]).mean())

@@ -25,7 +25,7 @@ from skcxr._foreign_networks import (
     resize_positions,
 )
 from skcxr._own_networks import CXRNet, SmallNet
-from skcxr._weights import Names, last_linear, looks_like_file, put_weights, read_weights
+from skcxr._weights import Names, linear_head, looks_like_file, put_weights, read_weights
 
 __all__ = ["CXRNet", "InputSpec", "SmallNet", "build_network", "input_spec", "list_backbones"]
 
@@ -200,7 +200,7 @@ def build_network(
     elif kind == "own":
         names = Names("layers.head")
     else:
-        names = Names(last_linear(network))
+        names = Names(linear_head(network, num_classes))
     put_weights(network, state, names=names, weights=wanted, origin=origin, adapt=adapt)
     return network
 
@@ -287,7 +287,7 @@ def _published(kind: str, name: str, weights: str | os.PathLike[str]) -> str | N
         listed = ", ".join(repr(x) for x in ["DEFAULT", *(x for x in known if x != "DEFAULT")])
         there = f"for {backbone!r} there are {listed}" if known else f"{backbone!r} has none"
     elif kind == "own":
-        there = f"{name!r} is trained from scratch and has none"
+        there = f"{name!r} is trained from scratch, and none are published for it"
     else:
         there = "for a network of yours none are published"
     raise WeightsError(

@@ -3,8 +3,9 @@
 ``config.json`` holds what can be read: versions, parameters, what fit settled, labels, history.
 ``model.safetensors`` holds the weights. Pipelines and ensembles have their CXRClassifiers and
 CXRFeatures in ``config.json`` and ``net_<i>.safetensors``; the rest of them, scikit-learn's own
-estimators, is in ``estimator.skops``. Names of files are fixed, classes come from fixed tables, networks from
-:mod:`skcxr.networks`: what a folder says can choose among these and bring nothing of its own.
+estimators, is in ``estimator.skops``. Names of files are fixed, classes come from fixed tables,
+networks from :mod:`skcxr.networks`: what a folder says can choose among these and bring nothing of
+its own.
 """
 
 from __future__ import annotations
@@ -58,14 +59,15 @@ from skcxr._model_files import (
     record_of,
     require,
 )
-from skcxr._optional import import_optional
 from skcxr._nets import build_net
+from skcxr._optional import import_optional
 from skcxr._settings import DTYPES, InputSettings, Settings
 from skcxr.augmentation import CXRAugmentation
 from skcxr.classifier import CXRClassifier
 from skcxr.features import CXRFeatures, FrozenNetwork
 from skcxr.images import INTERPOLATIONS
-from skcxr.metrics import _MaskedScorer
+from skcxr.metrics import _MaskedScorer, specificity_at_sensitivity
+from skcxr.model_selection import PatientKFold
 from skcxr.networks import draw_network
 from skcxr.preprocessing import ImageLoader
 from skcxr.training import device_here, one_at_a_time, own_randomness
@@ -260,7 +262,9 @@ def _describe(model: Any, name: str) -> tuple[dict[str, Any], Files]:
     if "_metadata_request" in vars(model):  # by set_fit_request and its like
         routing = model.get_metadata_routing()
         requests = {method: getattr(routing, method, None) for method in _REQUESTING}
-        entry["requests"] = {m: dict(request.requests) for m, request in requests.items() if request}
+        entry["requests"] = {
+            m: dict(request.requests) for m, request in requests.items() if request
+        }
     if not model.__sklearn_is_fitted__():
         return entry, {}
     settings = model._settings
@@ -440,6 +444,7 @@ _OF_SKLEARN = {  # what its estimators hold inside; none of it runs what a file 
     "utils._bunch": ("Bunch",),
     "utils._metadata_requests": ("MetadataRequest", "MethodMetadataRequest"),
 }
+_OURS = (ImageLoader, PatientKFold, _MaskedScorer, specificity_at_sensitivity)  # hold no code
 _loaded: ContextVar[list[Ours] | None] = ContextVar("_loaded", default=None)
 
 
@@ -489,7 +494,7 @@ def _untrusted(content: bytes) -> tuple[list[str], str]:
     found = [x for name, x in vars(sklearn.metrics).items() if name.endswith(("_score", "_loss"))]
     splits = vars(sklearn.model_selection).values()
     found += [x for x in splits if isinstance(x, type) and x.__module__.endswith("._split")]
-    names += [f"{x.__module__}.{x.__name__}" for x in (_Saved, ImageLoader, _MaskedScorer, *found)]
+    names += [f"{x.__module__}.{x.__name__}" for x in (_Saved, *_OURS, *found)]
     skops = import_optional("skops.io", "skops")
     return names, ", ".join(sorted(set(skops.get_untrusted_types(data=content)) - set(names)))
 

@@ -184,7 +184,7 @@ class TrainingNet(skorch.NeuralNet):
         return step
 
     def infer(self, x: Any, **fit_params: Any) -> Any:
-        """Logits of a batch, in the type of the weights."""
+        """Compute the logits of a batch, in the type of the weights."""
         if not self.amp:
             return super().infer(x, **fit_params)
         kind = torch.device(self.device).type
@@ -396,8 +396,8 @@ def hold_still(network: nn.Module, freeze: str | int | None) -> list[nn.Module]:
         return []
     if not hasattr(network, "stages"):
         raise InputError(
-            f"freeze={freeze!r} needs a network that tells its stages, and {type(network).__name__} "
-            "does not; use a backbone by name, or give the module stages() and stage_parameters()"
+            f"freeze={freeze!r} needs a network that tells its stages, and "
+            f"{type(network).__name__} does not; use a backbone by name, or give the module stages() and stage_parameters()"
         )
     modules: list[list[nn.Module]] = network.stages()  # type: ignore[operator]
     parameters: list[list[nn.Parameter]] = network.stage_parameters()  # type: ignore[operator]

@@ -102,8 +102,8 @@ def test_names_and_data_frames(files):
 
 @pytest.mark.parametrize(
     ("layer", "pooling", "width"),
-    [(None, "avg", 256), (None, "avgmax", 512), (0, None, 32), (-2, "max", 128), ("stage1", "avg", 64),
-     ([1, None], None, 64 + 512), ([0, "stage2"], "avgmax", 64 + 256)],
+    [(None, "avg", 256), (None, "avgmax", 512), (0, None, 32), (-2, "max", 128),
+     ("stage1", "avg", 64), ([1, None], None, 64 + 512), ([0, "stage2"], "avgmax", 64 + 256)],
 )  # fmt: skip
 def test_layers_and_pooling(layer, pooling, width, files):
     features = small(layer=layer, pooling=pooling).fit(files)
@@ -178,7 +178,7 @@ def test_a_changed_file_is_embedded_again(tmp_path):
     features = small(memory=tmp_path / "cache")
     for value in (10, 200):
         pixels = np.full((32, 32), value, np.uint8)
-        pixels[:value // 10] = 0
+        pixels[: value // 10] = 0
         Image.fromarray(pixels).save(path)
         found = features.fit_transform([str(path)])
         expected = small().fit_transform([str(path)])
@@ -204,9 +204,7 @@ def test_the_network_is_shared_and_not_moved_by_a_fit(files):
     assert first.module_ is second.module_
     assert not any(parameter.requires_grad for parameter in first.module_.parameters())
     before = {key: value.clone() for key, value in first.module_.state_dict().items()}
-    CXRClassifier("cxrnet", image_size=32, max_epochs=1, random_state=0).fit(
-        files, ["a", "b"] * 12
-    )
+    CXRClassifier("cxrnet", image_size=32, max_epochs=1, random_state=0).fit(files, ["a", "b"] * 12)
     assert all(torch.equal(before[key], value) for key, value in first.module_.state_dict().items())
 
 

@@ -16,8 +16,9 @@ ORDER = [
     "_exceptions", "_optional", "_callbacks", "_pillow", "images", "_cache", "_patients",
     "datasets", "_threads", "batches", "_embeddings", "preprocessing", "augmentation", "_weights",
     "_own_networks", "_foreign_networks", "networks", "training",
-    "_inputs", "_settings", "_nets", "_targets", "classifier", "features", "recipes",
-    "inspection", "metrics", "_model_files", "persistence", "_demo", "_commands", "cli",
+    "_inputs", "_settings", "_nets", "_targets", "classifier", "features",
+    "metrics", "model_selection", "recipes", "inspection", "_model_files", "persistence",
+    "_demo", "_commands", "cli",
 ]  # fmt: skip
 HEAVY = {"matplotlib", "pandas", "pydicom", "timm", "captum", "dask", "accelerate", "onnx"}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

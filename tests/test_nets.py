@@ -244,9 +244,7 @@ def test_what_was_loaded_is_told(images, tmp_path, capsys):
     clf = quick(weights=file, max_epochs=1, lr=1e-12, verbose=1, augmentation=None).fit(*images)
     assert str(file) in clf.weights_
     assert clf.weights_ in capsys.readouterr().out
-    assert_allclose(
-        clf.module_.head.weight.detach(), plain.module_.head.weight.detach(), atol=1e-6
-    )
+    assert_allclose(clf.module_.head.weight.detach(), plain.module_.head.weight.detach(), atol=1e-6)
 
 
 def test_warm_start_and_partial_fit_do_not_load_again(images, tmp_path):

@@ -182,6 +182,9 @@ def test_what_becomes_plainer():
         {"class_weight": {"h": 1, "v": np.float64(2)}, "dtype": "float64", "verbose": np.int64(0)},
         {"optimizer": torch.optim.RMSprop, "lr": 1e-3, "lr_schedule": None, "augmentation": None},
         {"backbone": "cxrnet", "net_params": {"module__width": 8, "callbacks": None}},
+        {"backbone": "cxrnet", "augmentation": CXRAugmentation(aspect=0.3), "tta": 2, "ema": 0.5},
+        {"backbone": "resnet18", "image_size": 32, "backbone_lr_mult": 0.1, "mixup": 0.2},
+        {"backbone": "regnet_y_400mf", "image_size": 32, "freeze": "backbone"},
     ],
     ids=str,
 )

@@ -13,8 +13,9 @@ import pytest
 import skcxr
 
 NAMES = [
-    "CXRClassifier", "CXRFeatures", "DatasetError", "ImageLoader", "ImageReadError", "ImageReadWarning",
-    "InputError", "MissingDependencyError", "ModelFileError", "PatientWarning", "SkcxrError",
+    "CXRClassifier", "CXRFeatures", "DatasetError", "ImageLoader", "ImageReadError",
+    "ImageReadWarning", "InputError", "MissingDependencyError", "ModelFileError",
+    "PatientWarning", "SkcxrError",
     "SkcxrWarning", "TrainingError", "WeightsError", "__version__", "load_cxr_folder",
     "load_cxr_table", "load_model", "make_cxr_phantoms", "read_image", "save_model",
 ]  # fmt: skip

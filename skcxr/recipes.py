@@ -1,0 +1,349 @@
+"""Named estimators for kinds of data sets: what an expert would begin with, as a function.
+
+Each takes a data set as :func:`skcxr.load_cxr_folder` gives one, and gives an estimator that is not
+yet fitted; :doc:`the guide </user_guide/recipes>` says what each was chosen on, by how much it won,
+and where it was not tried. A recipe is a beginning: its parts are scikit-learn's and skcxr's, and
+``get_params`` and ``set_params`` reach all of them.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import VotingClassifier
+from sklearn.metrics import make_scorer
+from sklearn.model_selection import StratifiedKFold, TunedThresholdClassifierCV
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skcxr._exceptions import InputError
+from skcxr.augmentation import CXRAugmentation
+from skcxr.batches import as_images, as_paths
+from skcxr.classifier import CXRClassifier
+from skcxr.features import CXRFeatures
+from skcxr.metrics import specificity_at_sensitivity
+from skcxr.model_selection import PatientKFold
+from skcxr.training import draw_seed
+
+__all__ = ["few_films", "few_films_ensemble", "screening", "thumbnails"]
+
+_BACKBONE = "timm:tf_efficientnet_lite0"
+_LAYERS = ("blocks.2", "blocks.3", "blocks.4", "blocks.5", None)
+_NORMAL = {"normal", "healthy", "no finding", "no findings", "negative", "control", "0", "false"}
+
+# poses and shapes wider than those of one hospital, for sets that are large enough to learn them
+_STRONG = CXRAugmentation(degrees=12, translate=0.08, scale=0.2, gamma=0.4, aspect=0.3)
+
+
+def few_films(
+    data: Any,
+    *,
+    weights: str | os.PathLike[str] = "DEFAULT",
+    image_size: int = 320,
+    memory: Any = None,
+    random_state: int | np.random.RandomState | None = None,
+) -> Pipeline:
+    """One model for some hundred radiographs in some classes.
+
+    Embeddings of a frozen EfficientNet-Lite0 that has learnt ImageNet, from five of its layers and
+    at 320 pixels, under a linear discriminant with a shrunk covariance, its probabilities brought
+    to scale by one temperature.
+
+    Parameters
+    ----------
+    data : Bunch
+        A data set with ``data`` (paths, or images of shape (n, H, W)) and ``target``.
+    weights : str or os.PathLike, default="DEFAULT"
+        ImageNet weights of timm's ``tf_efficientnet_lite0``: "DEFAULT" downloads them, a local file
+        is read.
+    image_size : int, default=320
+        Side in pixels to which images are brought.
+    memory : str, os.PathLike, joblib.Memory or None, default=None
+        Folder for the embeddings, as in :class:`skcxr.CXRFeatures`; with one, a
+        cross-validation embeds each image once.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the folds on which the temperature is found.
+
+    Returns
+    -------
+    sklearn.pipeline.Pipeline
+        CXRFeatures, StandardScaler, PCA (which loses nothing and saves time) and
+        CalibratedClassifierCV of LinearDiscriminantAnalysis. It needs the extra
+        ``skcxr[timm]``.
+
+    Raises
+    ------
+    InputError
+        `data` holds rows or tiny images, or a class of one image.
+
+    References
+    ----------
+    Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", J.
+    Multivariate Analysis 88, 2004 (shrinkage). Guo et al., "On calibration of modern neural
+    networks", ICML 2017 (temperature).
+
+    Examples
+    --------
+    >>> from skcxr import make_cxr_phantoms
+    >>> from skcxr.recipes import few_films
+    >>> data = make_cxr_phantoms(20, n_classes=4, image_size=64, random_state=0)
+    >>> model = few_films(data, weights="lite0.safetensors", random_state=0)
+    >>> [name for name, _ in model.steps]
+    ['cxrfeatures', 'standardscaler', 'pca', 'calibratedclassifiercv']
+    """
+    _, target = _films(data, "few_films")
+    counts = np.unique(target, return_counts=True)[1]
+    if counts.min() < 2:
+        raise InputError("few_films needs two images of each class at least, to find a temperature")
+    folds = StratifiedKFold(
+        int(min(5, counts.min())), shuffle=True, random_state=draw_seed(random_state)
+    )
+    discriminant = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.15)
+    return make_pipeline(
+        CXRFeatures(
+            _BACKBONE, weights=weights, layer=list(_LAYERS), image_size=image_size, memory=memory
+        ),
+        StandardScaler(),
+        PCA(),
+        CalibratedClassifierCV(discriminant, method="temperature", cv=folds, ensemble=False),
+    )
+
+
+def few_films_ensemble(
+    data: Any,
+    *,
+    weights: str | os.PathLike[str] = "DEFAULT",
+    memory: Any = None,
+    random_state: int | np.random.RandomState | None = None,
+) -> VotingClassifier:
+    """Several models for some hundred radiographs, their probabilities averaged.
+
+    A network that was trained from nothing on these films and :func:`few_films` at two sizes err
+    on different films.
+
+    Parameters
+    ----------
+    data : Bunch
+        As for :func:`few_films`.
+    weights : str or os.PathLike, default="DEFAULT"
+        As for :func:`few_films`.
+    memory : str, os.PathLike, joblib.Memory or None, default=None
+        As for :func:`few_films`.
+    random_state : int, RandomState instance or None, default=None
+        Seed of all that is drawn.
+
+    Returns
+    -------
+    sklearn.ensemble.VotingClassifier
+        Soft voting of a :class:`skcxr.CXRClassifier` and two pipelines. It needs the extra
+        ``skcxr[timm]``.
+
+    Raises
+    ------
+    InputError
+        As :func:`few_films`.
+
+    Examples
+    --------
+    >>> from skcxr import make_cxr_phantoms
+    >>> from skcxr.recipes import few_films_ensemble
+    >>> data = make_cxr_phantoms(20, n_classes=4, image_size=64, random_state=0)
+    >>> model = few_films_ensemble(data, weights="lite0.safetensors", random_state=0)
+    >>> [name for name, _ in model.estimators]
+    ['scratch', 'frozen_320', 'frozen_384']
+    """
+    seed = draw_seed(random_state)
+    given = {"weights": weights, "memory": memory, "random_state": seed}
+    members = [("scratch", CXRClassifier("cxrnet", memory=memory, random_state=seed))]
+    members += [
+        (f"frozen_{size}", few_films(data, image_size=size, **given)) for size in (320, 384)
+    ]
+    return VotingClassifier(members, voting="soft")
+
+
+def thumbnails(
+    data: Any,
+    *,
+    n_members: int = 3,
+    sensitivity: float | None = 0.95,
+    pos_label: Any = None,
+    random_state: int | np.random.RandomState | None = None,
+) -> VotingClassifier | TunedThresholdClassifierCV:
+    """Some thousand small radiographs, such as those of MedMNIST with 28 x 28 pixels.
+
+    Networks trained from nothing, on images enlarged to 56 pixels and changed in pose and shape
+    more than films of one hospital differ, averaged over seeds. For two classes the threshold is
+    the highest one that still finds `sensitivity` of the positive images among a quarter that was
+    set aside.
+
+    Parameters
+    ----------
+    data : Bunch
+        A data set with ``data`` (images of shape (n, H, W), or paths) and ``target``.
+    n_members : int, default=3
+        Networks to average.
+    sensitivity : float or None, default=0.95
+        Share of the positive images to find, in (0, 1); None keeps the threshold of 0.5, and so do
+        more than two classes.
+    pos_label : int, float, bool or str, default=None
+        The positive class. None takes the one that is not called "normal", "healthy", "no
+        finding", "negative", "control" or 0.
+    random_state : int, RandomState instance or None, default=None
+        Seed of all that is drawn.
+
+    Returns
+    -------
+    sklearn.ensemble.VotingClassifier or sklearn.model_selection.TunedThresholdClassifierCV
+        The estimator.
+
+    Raises
+    ------
+    InputError
+        The positive class cannot be told.
+
+    Examples
+    --------
+    >>> from skcxr import make_cxr_phantoms
+    >>> from skcxr.recipes import thumbnails
+    >>> data = make_cxr_phantoms(20, n_classes=2, image_size=28, random_state=0)
+    >>> model = thumbnails(data, random_state=0)
+    >>> [name for name, _ in model.estimator.estimators]
+    ['cxrnet_0', 'cxrnet_1', 'cxrnet_2']
+    """
+    _, target = _films(data, "thumbnails", least=2)
+    seed = draw_seed(random_state)
+    epochs = max(24, min(120, round(24 * 4000 / len(target))))
+    members = [
+        (
+            f"cxrnet_{k}",
+            CXRClassifier(
+                "cxrnet", image_size=56, max_epochs=epochs, augmentation=_STRONG,
+                random_state=seed + k,
+            ),
+        )
+        for k in range(n_members)
+    ]  # fmt: skip
+    return _with_threshold(
+        VotingClassifier(members, voting="soft"), target, sensitivity, pos_label, seed
+    )
+
+
+def screening(
+    data: Any,
+    *,
+    weights: str | os.PathLike[str] = "DEFAULT",
+    sensitivity: float | None = 0.95,
+    pos_label: Any = None,
+    memory: Any = None,
+    random_state: int | np.random.RandomState | None = None,
+) -> TunedThresholdClassifierCV:
+    """Normal or not, from some thousand radiographs of one hospital.
+
+    The average of a network that was trained from nothing under strong changes of pose and shape
+    and of a linear model on a frozen one. The threshold is the highest one that still finds
+    `sensitivity` of the positive films among patients that were set aside: under a change of
+    hospital or of year it is the recall of normal films that falls first.
+
+    Parameters
+    ----------
+    data : Bunch
+        A data set of two classes with ``data`` (paths, or images of shape (n, H, W)) and
+        ``target``. Patients are taken from the names of files that carry them.
+    weights : str or os.PathLike, default="DEFAULT"
+        As for :func:`few_films`.
+    sensitivity : float or None, default=0.95
+        Share of the positive films to find, in (0, 1); None keeps the threshold of 0.5.
+    pos_label : int, float, bool or str, default=None
+        The positive class. None takes the one that is not called "normal", "healthy", "no
+        finding", "negative", "control" or 0.
+    memory : str, os.PathLike, joblib.Memory or None, default=None
+        As for :func:`few_films`.
+    random_state : int, RandomState instance or None, default=None
+        Seed of all that is drawn.
+
+    Returns
+    -------
+    sklearn.model_selection.TunedThresholdClassifierCV
+        The estimator. It needs the extra ``skcxr[timm]``.
+
+    Raises
+    ------
+    InputError
+        There are not two classes, or the positive one cannot be told.
+
+    Examples
+    --------
+    >>> from skcxr import make_cxr_phantoms
+    >>> from skcxr.recipes import screening
+    >>> data = make_cxr_phantoms(20, n_classes=2, image_size=64, random_state=0)
+    >>> model = screening(data, weights="lite0.safetensors", random_state=0)
+    >>> [name for name, _ in model.estimator.estimators]
+    ['scratch', 'frozen']
+    """
+    _, target = _films(data, "screening")
+    n_classes = len(np.unique(target))
+    if n_classes != 2:
+        raise InputError(f"screening tells two classes apart, and data.target holds {n_classes}")
+    seed = draw_seed(random_state)
+    scratch = CXRClassifier("cxrnet", augmentation=_STRONG, memory=memory, random_state=seed)
+    frozen = few_films(data, weights=weights, image_size=224, memory=memory, random_state=seed)
+    members = VotingClassifier([("scratch", scratch), ("frozen", frozen)], voting="soft")
+    return _with_threshold(members, target, sensitivity, pos_label, seed)
+
+
+def _films(data: Any, recipe: str, least: int = 33) -> tuple[Any, np.ndarray[Any, Any]]:
+    """X and y of a data set whose images are films of some size."""
+    X, target = (getattr(data, name, None) for name in ("data", "target"))
+    if X is None or target is None:
+        raise InputError(
+            f"{recipe} takes a data set with .data and .target, as load_cxr_folder gives one; got "
+            f"{type(data).__name__}"
+        )
+    target = np.asarray(target)
+    if target.ndim != 1:
+        raise InputError(f"{recipe} is for one label an image; target has shape {target.shape}")
+    if as_paths(X) is None:
+        images = as_images(X, allow_nan=True)
+        if images is None:
+            raise InputError(f"{recipe} takes paths or images, and data.data holds rows")
+        if min(images.shape[1:3]) < least:
+            raise InputError(
+                f"{recipe} is not for images of {images.shape[1]} x {images.shape[2]} pixels; "
+                "see skcxr.recipes.thumbnails"
+            )
+    return X, target
+
+
+def _with_threshold(
+    model: Any, target: np.ndarray[Any, Any], sensitivity: float | None, pos_label: Any, seed: int
+) -> Any:
+    """The model, or for two classes the model with a threshold that its own data set."""
+    classes = np.unique(target)
+    if sensitivity is None or len(classes) != 2:
+        return model
+    if not 0 < sensitivity < 1:
+        raise InputError(f"sensitivity={sensitivity!r} is not in (0, 1)")
+    if pos_label is None:
+        positive = [label for label in classes if str(label).strip().lower() not in _NORMAL]
+        if len(positive) != 1:
+            raise InputError(
+                f"which of the classes {classes.tolist()} is the positive one cannot be told from "
+                "their names; set pos_label="
+            )
+        pos_label = positive[0]
+    elif pos_label not in classes:
+        raise InputError(f"pos_label={pos_label!r} is none of the classes {classes.tolist()}")
+    pos_label = pos_label.item() if isinstance(pos_label, np.generic) else pos_label
+    return TunedThresholdClassifierCV(
+        model,
+        scoring=make_scorer(
+            specificity_at_sensitivity, sensitivity=sensitivity, pos_label=pos_label
+        ),
+        thresholds=1000,
+        cv=PatientKFold(4, n_used=1, shuffle=True, random_state=seed),
+    )
