@@ -542,8 +542,9 @@ def markdown(record: dict[str, Any], results: dict[str, Any]) -> str:
     commands = dict.fromkeys(line for entry in record.values() for line in entry["commands"])
     lines += ["```", *commands, "```", ""]
     lines += [
-        "Means over repeats of the pooled out-of-fold probabilities, with the middle 95% of "
-        f"{RESAMPLES} resamples of the patients (of the images, where a table says so). The "
+        "Scores of the pooled out-of-fold predictions of each repeat, averaged over repeats, with "
+        f"the middle 95% of {RESAMPLES} resamples of the patients (of the images, where a table "
+        "says so). Mean of folds: the mean of each fold's accuracy, as it is often published. The "
         "intervals tell how far other patients of the same kind may move a score; they do not "
         f"tell how another training would. Gain: accuracy above \"{REFERENCE}\", with its interval "
         "over the same resamples. Accuracies and F1 are of what predict says, which for some "

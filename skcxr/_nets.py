@@ -107,9 +107,10 @@ def build_net(
         callbacks.append(("bar", EpochBar(settings.max_epochs)))
     mix = None
     if estimator.mixup or estimator.cutmix:
-        mix = MixBatch(
-            estimator.mixup, estimator.cutmix, None if settings.multi_label else num_classes
-        )
+        with torch.device("cpu"):  # where it draws, also for a network without memory
+            mix = MixBatch(
+                estimator.mixup, estimator.cutmix, None if settings.multi_label else num_classes
+            )
     try:
         net = TrainingNet(
             build_network if load else draw_network,

@@ -210,7 +210,7 @@ def thumbnails(
     --------
     >>> from skcxr import make_cxr_phantoms
     >>> from skcxr.recipes import thumbnails
-    >>> data = make_cxr_phantoms(20, n_classes=2, image_size=28, random_state=0)
+    >>> data = make_cxr_phantoms(20, n_classes=2, image_size=32, random_state=0)
     >>> model = thumbnails(data, random_state=0)
     >>> [name for name, _ in model.estimator.estimators]
     ['cxrnet_0', 'cxrnet_1', 'cxrnet_2']

@@ -397,7 +397,8 @@ def hold_still(network: nn.Module, freeze: str | int | None) -> list[nn.Module]:
     if not hasattr(network, "stages"):
         raise InputError(
             f"freeze={freeze!r} needs a network that tells its stages, and "
-            f"{type(network).__name__} does not; use a backbone by name, or give the module stages() and stage_parameters()"
+            f"{type(network).__name__} does not; use a backbone by name, or give the module "
+            "stages() and stage_parameters()"
         )
     modules: list[list[nn.Module]] = network.stages()  # type: ignore[operator]
     parameters: list[list[nn.Parameter]] = network.stage_parameters()  # type: ignore[operator]

@@ -27,6 +27,15 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def lite0(shared_data: Path) -> Path:
+    """ImageNet's weights of a small network, as timm has them."""
+    path = shared_data.parent / "weights" / "tf_efficientnet_lite0_imagenet.safetensors"
+    if not path.is_file():
+        pytest.skip(f"no weights at {path}")
+    return path
+
+
 @pytest.fixture(autouse=True)
 def _unmoved(request: pytest.FixtureRequest) -> Iterator[None]:
     """No test moves what belongs to the caller: random generators, threads."""

@@ -22,6 +22,7 @@ from sklearn.metrics import (
     log_loss,
     roc_auc_score,
 )
+from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -91,6 +92,10 @@ def stub(train, seed, weights, memory):
 def linear(train, seed, weights, memory):
     pixels = FunctionTransformer(lambda images: images.reshape(len(images), -1) / 255)
     return make_pipeline(pixels, LogisticRegression(C=0.001))
+
+
+def cautious(train, seed, weights, memory):
+    return FixedThresholdClassifier(linear(train, seed, weights, memory), threshold=0.999)
 
 
 def refused(train, seed, weights, memory):
@@ -279,6 +284,14 @@ def test_the_report_pools_the_folds(accuracy, data, tmp_path, stubs):
     assert str(data) not in table
     with Image.open(tmp_path / "accuracy.png") as picture:
         assert min(picture.size) > 100
+
+
+def test_what_predict_says_is_scored(accuracy, data, tmp_path, stubs):
+    stubs.update({"linear": linear, "cautious": cautious})
+    run(accuracy, data, tmp_path, task="pneumoniamnist")
+    found = json.loads((tmp_path / "accuracy.json").read_text())["pneumoniamnist"]["methods"]
+    assert found["cautious"]["accuracy"]["value"] == pytest.approx(20 / 30)  # all are "normal"
+    assert found["cautious"]["AUROC"] == found["linear"]["AUROC"]
 
 
 def test_later_runs_join_the_table(accuracy, data, tmp_path, stubs):

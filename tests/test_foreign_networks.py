@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -58,15 +57,6 @@ def _seeded():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
-
-
-@pytest.fixture(scope="session")
-def lite0(shared_data: Path) -> Path:
-    """ImageNet's weights of a small network, as timm has them."""
-    path = shared_data.parent / "weights" / "tf_efficientnet_lite0_imagenet.safetensors"
-    if not path.is_file():
-        pytest.skip(f"no weights at {path}")
-    return path
 
 
 def draw(backbone: str, side: int = 32, num_classes: int = 3, **kwargs):
