@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -470,7 +471,7 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             if warm:
                 self._continue_from_last_fit(net)
             if self.verbose and not warm and hasattr(net.module_, "weights_info"):
-                print(f"CXRClassifier: {net.module_.weights_info}")  # noqa: T201
+                print(f"CXRClassifier: {net.module_.weights_info}", file=sys.stderr)  # noqa: T201
             if self._embeds_once(net, settings):
                 embedder = self._embedder(net, settings)
                 dataset, rest = (self._embedded(embedder, part) for part in (dataset, rest))
@@ -651,6 +652,8 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 f"warm_start=True, but the weights of the last fit ({self.backbone_!r} on images "
                 f"of {self.image_size_}) do not fit the network of this one; set warm_start=False"
             ) from error
+        if self.weights_ is not None:
+            net.module_.weights_info = self.weights_
 
     def _train(self, net: TrainingNet, dataset: ImageDataset) -> None:
         try:

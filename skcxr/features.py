@@ -68,8 +68,8 @@ class CXRFeatures(
         As in :class:`skcxr.CXRClassifier`.
     channel_axis : {"auto", 1, 3, -1}, default="auto"
         As in :class:`skcxr.CXRClassifier`.
-    batch_size : int, default=16
-        Images that go through the network at a time.
+    batch_size : int, default=8
+        Images that go through the network at a time; on a CPU few are as fast as many.
     num_workers : int, default=0
         Processes that decode images; 0 decodes in threads of this one. The result is the same.
     memory : str, os.PathLike, joblib.Memory or None, default=None
@@ -167,7 +167,7 @@ class CXRFeatures(
         image_size: str | int | tuple[int, int] = "auto",
         row_shape: tuple[int, int] | None = None,
         channel_axis: str | int = "auto",
-        batch_size: int = 16,
+        batch_size: int = 8,
         num_workers: int = 0,
         memory: Any = None,
         on_error: str = "raise",

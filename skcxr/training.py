@@ -394,6 +394,10 @@ def hold_still(network: nn.Module, freeze: str | int | None) -> list[nn.Module]:
     """
     if freeze is None:
         return []
+    if isinstance(freeze, bool):
+        raise InputError(
+            f'freeze={freeze} is neither "backbone", nor a number of stages, nor None for nothing'
+        )
     if not hasattr(network, "stages"):
         raise InputError(
             f"freeze={freeze!r} needs a network that tells its stages, and "
