@@ -727,12 +727,15 @@ def prepare(options: argparse.Namespace) -> Iterator[tuple[dict[str, Any], list[
 def main(argv: list[str] | None = None) -> None:
     """Fit what is missing, then write and print the tables."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "python -m benchmarks.accuracy",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("data", type=Path, nargs="?", metavar="DATA")
     parser.add_argument("--weights", metavar="FILE")
-    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    for option, known in (("--tasks", list(TASKS)), ("--methods", list(METHODS))):
+        words = {"metavar": "NAME", "help": shlex.join(known)}
+        parser.add_argument(option, nargs="+", choices=known, default=known, **words)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--limit", type=int, metavar="N", help="images to draw of larger sets")

@@ -124,7 +124,7 @@ def settle_input(
     return InputSettings(
         backbone=backbone,
         image_size=image_size,
-        interpolation=spec.interpolation,
+        interpolation=_unless_auto(estimator.interpolation, spec.interpolation),
         device=_device(estimator.device, dtype),
         dtype=dtype,
         pixel_range=images.pixel_range,

@@ -50,6 +50,10 @@ class CXRAugmentation:
         Side of a square, as a part of the image's shorter side, that is filled with the image's
         mean in every second image on average, anywhere inside of it (the paper's second variant),
         so that a finding is not told by one place alone [3]_.
+    interpolation : {"nearest", "bilinear"}, default="nearest"
+        Where the pixels of a moved image come from. "nearest" keeps them as sharp as those that
+        are predicted. "bilinear" blurs a little, which small images of many patients bear and
+        which makes a network look less at the grain of one device.
 
     Notes
     -----
@@ -106,10 +110,16 @@ class CXRAugmentation:
     noise: float = 0.0
     aspect: float = 0.0
     cutout: float = 0.0
+    interpolation: str = "nearest"
 
     def __post_init__(self) -> None:
         below = {"scale": 1.0, "cutout": 1.0}
-        for name in (field.name for field in fields(self)):
+        if self.interpolation not in ("nearest", "bilinear"):
+            raise InputError(
+                f"interpolation={self.interpolation!r} of CXRAugmentation is neither 'nearest' nor "
+                "'bilinear'"
+            )
+        for name in (field.name for field in fields(self) if field.name != "interpolation"):
             value, limit = getattr(self, name), below.get(name, float("inf"))
             if not 0 <= value < limit:
                 allowed = "0 or more" if limit == float("inf") else f"in [0, {limit:g})"
@@ -197,7 +207,8 @@ class CXRAugmentation:
             wider = (draw[11] * self.aspect / 2).exp()[:, None]
             row1[:, :2], row2[:, :2] = row1[:, :2] / wider, row2[:, :2] * wider
         grid = F.affine_grid(torch.stack([row1, row2], 1), list(images.shape), align_corners=False)
-        return F.grid_sample(images, grid, "nearest", padding_mode="border", align_corners=False)
+        mode = self.interpolation
+        return F.grid_sample(images, grid, mode, padding_mode="border", align_corners=False)
 
 
 def _grain(images: Tensor, seeds: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ from skcxr._targets import (
 )
 from skcxr.augmentation import make_views
 from skcxr.batches import EmbeddingDataset, ImageDataset, count_batches
+from skcxr.images import INTERPOLATIONS
 from skcxr.training import (
     EpochBar,
     EpochTasks,
@@ -85,6 +86,9 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         "auto" takes the size for which the weights of the backbone were made; our own networks
         take 128 for files and leave arrays their size, up to a longer side of 256. Rows are never
         resized.
+    interpolation : {"auto", "hamming", "bilinear", "bicubic"}, default="auto"
+        The window of the antialiased resize. "auto" takes the one that the weights of the backbone
+        were trained with, and "hamming" for our own networks.
     row_shape : (int, int), default=None
         Height and width of the images in the rows of a 2-D X. None takes a square where the
         number of columns is one, else a strip of one row.
@@ -247,6 +251,7 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             tuple,
             list,
         ],
+        "interpolation": [StrOptions({"auto", *INTERPOLATIONS})],
         "row_shape": [None, tuple, list],
         "channel_axis": [StrOptions({"auto"}), Options(Integral, {1, 3, -1})],
         "max_epochs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
@@ -294,6 +299,7 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         *,
         weights: str | os.PathLike[str] | None = None,
         image_size: str | int | tuple[int, int] = "auto",
+        interpolation: str = "auto",
         row_shape: tuple[int, int] | None = None,
         channel_axis: str | int = "auto",
         max_epochs: str | int = "auto",
@@ -330,6 +336,7 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self.backbone = backbone
         self.weights = weights
         self.image_size = image_size
+        self.interpolation = interpolation
         self.row_shape = row_shape
         self.channel_axis = channel_axis
         self.max_epochs = max_epochs

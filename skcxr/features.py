@@ -27,6 +27,7 @@ from skcxr._embeddings import Embedder, fingerprint
 from skcxr._exceptions import ImageReadWarning, InputError
 from skcxr._inputs import read_images
 from skcxr._settings import InputSettings, settle_input
+from skcxr.images import INTERPOLATIONS
 from skcxr.networks import build_network
 from skcxr.training import draw_seed, one_at_a_time, own_randomness
 
@@ -64,6 +65,8 @@ class CXRFeatures(
     image_size : "auto", int or (int, int), default="auto"
         As in :class:`skcxr.CXRClassifier`: "auto" takes the size for which the weights were made.
         Networks with convolutions take other sizes too, and larger ones often do better.
+    interpolation : {"auto", "hamming", "bilinear", "bicubic"}, default="auto"
+        As in :class:`skcxr.CXRClassifier`.
     row_shape : (int, int), default=None
         As in :class:`skcxr.CXRClassifier`.
     channel_axis : {"auto", 1, 3, -1}, default="auto"
@@ -146,6 +149,7 @@ class CXRFeatures(
             tuple,
             list,
         ],
+        "interpolation": [StrOptions({"auto", *INTERPOLATIONS})],
         "row_shape": [None, tuple, list],
         "channel_axis": [StrOptions({"auto"}), Options(Integral, {1, 3, -1})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -165,6 +169,7 @@ class CXRFeatures(
         layer: Any = None,
         pooling: str | None = None,
         image_size: str | int | tuple[int, int] = "auto",
+        interpolation: str = "auto",
         row_shape: tuple[int, int] | None = None,
         channel_axis: str | int = "auto",
         batch_size: int = 8,
@@ -180,6 +185,7 @@ class CXRFeatures(
         self.layer = layer
         self.pooling = pooling
         self.image_size = image_size
+        self.interpolation = interpolation
         self.row_shape = row_shape
         self.channel_axis = channel_axis
         self.batch_size = batch_size

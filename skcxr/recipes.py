@@ -18,7 +18,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import VotingClassifier
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import StratifiedKFold, TunedThresholdClassifierCV
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import StandardScaler
 
 from skcxr._exceptions import InputError
@@ -37,22 +37,23 @@ _LAYERS = ("blocks.2", "blocks.3", "blocks.4", "blocks.5", None)
 _NORMAL = {"normal", "healthy", "no finding", "no findings", "negative", "control", "0", "false"}
 
 # poses and shapes wider than those of one hospital, for sets that are large enough to learn them
-_STRONG = CXRAugmentation(degrees=12, translate=0.08, scale=0.2, gamma=0.4, aspect=0.3)
+_STRONG = CXRAugmentation(
+    degrees=12, translate=0.08, scale=0.2, gamma=0.4, aspect=0.3, interpolation="bilinear"
+)
 
 
 def few_films(
     data: Any,
     *,
     weights: str | os.PathLike[str] = "DEFAULT",
-    image_size: int = 320,
     memory: Any = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> Pipeline:
     """One model for some hundred radiographs in some classes.
 
     Embeddings of a frozen EfficientNet-Lite0 that has learnt ImageNet, from five of its layers and
-    at 320 pixels, under a linear discriminant with a shrunk covariance, its probabilities brought
-    to scale by one temperature.
+    at two sizes of image, under a linear discriminant with a shrunk covariance, its probabilities
+    brought to scale by one temperature.
 
     Parameters
     ----------
@@ -61,8 +62,6 @@ def few_films(
     weights : str or os.PathLike, default="DEFAULT"
         ImageNet weights of timm's ``tf_efficientnet_lite0``: "DEFAULT" downloads them, a local file
         is read.
-    image_size : int, default=320
-        Side in pixels to which images are brought.
     memory : str, os.PathLike, joblib.Memory or None, default=None
         Folder for the embeddings, as in :class:`skcxr.CXRFeatures`; with one, a
         cross-validation embeds each image once.
@@ -72,8 +71,8 @@ def few_films(
     Returns
     -------
     sklearn.pipeline.Pipeline
-        CXRFeatures, StandardScaler, PCA (which loses nothing and saves time) and
-        CalibratedClassifierCV of LinearDiscriminantAnalysis. It needs the extra
+        A FeatureUnion of two CXRFeatures, StandardScaler, PCA (which loses nothing and saves time)
+        and CalibratedClassifierCV of LinearDiscriminantAnalysis. It needs the extra
         ``skcxr[timm]``.
 
     Raises
@@ -94,7 +93,7 @@ def few_films(
     >>> data = make_cxr_phantoms(20, n_classes=4, image_size=64, random_state=0)
     >>> model = few_films(data, weights="lite0.safetensors", random_state=0)
     >>> [name for name, _ in model.steps]
-    ['cxrfeatures', 'standardscaler', 'pca', 'calibratedclassifiercv']
+    ['featureunion', 'standardscaler', 'pca', 'calibratedclassifiercv']
     """
     _, target = _films(data, "few_films")
     counts = np.unique(target, return_counts=True)[1]
@@ -103,11 +102,9 @@ def few_films(
     folds = StratifiedKFold(
         int(min(5, counts.min())), shuffle=True, random_state=draw_seed(random_state)
     )
-    discriminant = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.15)
+    discriminant = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.2)
     return make_pipeline(
-        CXRFeatures(
-            _BACKBONE, weights=weights, layer=list(_LAYERS), image_size=image_size, memory=memory
-        ),
+        make_union(*(_frozen(weights, size, memory) for size in (320, 384))),
         StandardScaler(),
         PCA(),
         CalibratedClassifierCV(discriminant, method="temperature", cv=folds, ensemble=False),
@@ -123,8 +120,8 @@ def few_films_ensemble(
 ) -> VotingClassifier:
     """Several models for some hundred radiographs, their probabilities averaged.
 
-    A network that was trained from nothing on these films and :func:`few_films` at two sizes err
-    on different films.
+    :func:`few_films` and, with half its say, a network that was trained from nothing on these films
+    err on different films.
 
     Parameters
     ----------
@@ -140,7 +137,7 @@ def few_films_ensemble(
     Returns
     -------
     sklearn.ensemble.VotingClassifier
-        Soft voting of a :class:`skcxr.CXRClassifier` and two pipelines. It needs the extra
+        Soft voting of a :class:`skcxr.CXRClassifier` and a pipeline. It needs the extra
         ``skcxr[timm]``.
 
     Raises
@@ -155,21 +152,19 @@ def few_films_ensemble(
     >>> data = make_cxr_phantoms(20, n_classes=4, image_size=64, random_state=0)
     >>> model = few_films_ensemble(data, weights="lite0.safetensors", random_state=0)
     >>> [name for name, _ in model.estimators]
-    ['scratch', 'frozen_320', 'frozen_384']
+    ['scratch', 'frozen']
     """
     seed = draw_seed(random_state)
-    given = {"weights": weights, "memory": memory, "random_state": seed}
-    members = [("scratch", CXRClassifier("cxrnet", memory=memory, random_state=seed))]
-    members += [
-        (f"frozen_{size}", few_films(data, image_size=size, **given)) for size in (320, 384)
-    ]
-    return VotingClassifier(members, voting="soft")
+    scratch = CXRClassifier("cxrnet", memory=memory, random_state=seed)
+    frozen = few_films(data, weights=weights, memory=memory, random_state=seed)
+    members = [("scratch", scratch), ("frozen", frozen)]
+    return VotingClassifier(members, voting="soft", weights=[1, 2])
 
 
 def thumbnails(
     data: Any,
     *,
-    n_members: int = 3,
+    n_members: int = 5,
     sensitivity: float | None = 0.95,
     pos_label: Any = None,
     random_state: int | np.random.RandomState | None = None,
@@ -185,7 +180,7 @@ def thumbnails(
     ----------
     data : Bunch
         A data set with ``data`` (images of shape (n, H, W), or paths) and ``target``.
-    n_members : int, default=3
+    n_members : int, default=5
         Networks to average.
     sensitivity : float or None, default=0.95
         Share of the positive images to find, in (0, 1); None keeps the threshold of 0.5, and so do
@@ -211,65 +206,53 @@ def thumbnails(
     >>> from skcxr import make_cxr_phantoms
     >>> from skcxr.recipes import thumbnails
     >>> data = make_cxr_phantoms(20, n_classes=2, image_size=32, random_state=0)
-    >>> model = thumbnails(data, random_state=0)
+    >>> model = thumbnails(data, n_members=2, random_state=0)
     >>> [name for name, _ in model.estimator.estimators]
-    ['cxrnet_0', 'cxrnet_1', 'cxrnet_2']
+    ['cxrnet_0', 'cxrnet_1']
     """
     _, target = _films(data, "thumbnails", least=2)
     seed = draw_seed(random_state)
-    epochs = max(24, min(120, round(24 * 4000 / len(target))))
-    members = [
-        (
-            f"cxrnet_{k}",
-            CXRClassifier(
-                "cxrnet", image_size=56, max_epochs=epochs, augmentation=_STRONG,
-                random_state=seed + k,
-            ),
-        )
-        for k in range(n_members)
-    ]  # fmt: skip
-    return _with_threshold(
-        VotingClassifier(members, voting="soft"), target, sensitivity, pos_label, seed
-    )
+    settings = {"image_size": 56, "max_epochs": _epochs(24, target), "augmentation": _STRONG}
+    committee = _committee(n_members, seed, **settings)
+    return _with_threshold(committee, target, sensitivity, pos_label, seed)
 
 
 def screening(
     data: Any,
     *,
-    weights: str | os.PathLike[str] = "DEFAULT",
+    n_members: int = 3,
     sensitivity: float | None = 0.95,
     pos_label: Any = None,
     memory: Any = None,
     random_state: int | np.random.RandomState | None = None,
-) -> TunedThresholdClassifierCV:
+) -> VotingClassifier | TunedThresholdClassifierCV:
     """Normal or not, from some thousand radiographs of one hospital.
 
-    The average of a network that was trained from nothing under strong changes of pose and shape
-    and of a linear model on a frozen one. The threshold is the highest one that still finds
-    `sensitivity` of the positive films among patients that were set aside: under a change of
-    hospital or of year it is the recall of normal films that falls first.
+    Networks trained from nothing on images of 64 pixels, averaged over seeds. The threshold is the
+    highest one that still finds `sensitivity` of the positive films among patients that were set
+    aside: under a change of hospital or of year it is the recall of normal films that falls first.
 
     Parameters
     ----------
     data : Bunch
         A data set of two classes with ``data`` (paths, or images of shape (n, H, W)) and
         ``target``. Patients are taken from the names of files that carry them.
-    weights : str or os.PathLike, default="DEFAULT"
-        As for :func:`few_films`.
+    n_members : int, default=3
+        Networks to average.
     sensitivity : float or None, default=0.95
         Share of the positive films to find, in (0, 1); None keeps the threshold of 0.5.
     pos_label : int, float, bool or str, default=None
         The positive class. None takes the one that is not called "normal", "healthy", "no
         finding", "negative", "control" or 0.
     memory : str, os.PathLike, joblib.Memory or None, default=None
-        As for :func:`few_films`.
+        Folder for the decoded images, as in :class:`skcxr.CXRClassifier`.
     random_state : int, RandomState instance or None, default=None
         Seed of all that is drawn.
 
     Returns
     -------
-    sklearn.model_selection.TunedThresholdClassifierCV
-        The estimator. It needs the extra ``skcxr[timm]``.
+    sklearn.model_selection.TunedThresholdClassifierCV or sklearn.ensemble.VotingClassifier
+        The estimator.
 
     Raises
     ------
@@ -281,19 +264,40 @@ def screening(
     >>> from skcxr import make_cxr_phantoms
     >>> from skcxr.recipes import screening
     >>> data = make_cxr_phantoms(20, n_classes=2, image_size=64, random_state=0)
-    >>> model = screening(data, weights="lite0.safetensors", random_state=0)
+    >>> model = screening(data, random_state=0)
     >>> [name for name, _ in model.estimator.estimators]
-    ['scratch', 'frozen']
+    ['cxrnet_0', 'cxrnet_1', 'cxrnet_2']
     """
     _, target = _films(data, "screening")
     n_classes = len(np.unique(target))
     if n_classes != 2:
         raise InputError(f"screening tells two classes apart, and data.target holds {n_classes}")
     seed = draw_seed(random_state)
-    scratch = CXRClassifier("cxrnet", augmentation=_STRONG, memory=memory, random_state=seed)
-    frozen = few_films(data, weights=weights, image_size=224, memory=memory, random_state=seed)
-    members = VotingClassifier([("scratch", scratch), ("frozen", frozen)], voting="soft")
-    return _with_threshold(members, target, sensitivity, pos_label, seed)
+    settings = {"image_size": 64, "max_epochs": _epochs(30, target), "memory": memory}
+    committee = _committee(n_members, seed, **settings)
+    return _with_threshold(committee, target, sensitivity, pos_label, seed)
+
+
+def _epochs(of_4000: int, target: np.ndarray[Any, Any]) -> int:
+    """Passes over the images: so many for 4,000 and more, more for fewer."""
+    return int(max(of_4000, min(60, round(of_4000 * (4000 / len(target)) ** 0.5))))
+
+
+def _committee(n_members: int, seed: int, **settings: Any) -> VotingClassifier:
+    """The same network from several seeds."""
+    members = [
+        (f"cxrnet_{k}", CXRClassifier("cxrnet", random_state=seed + k, **settings))
+        for k in range(n_members)
+    ]
+    return VotingClassifier(members, voting="soft")
+
+
+def _frozen(weights: Any, image_size: int, memory: Any) -> CXRFeatures:
+    """Embeddings of the layers and the size that a recipe uses."""
+    return CXRFeatures(
+        _BACKBONE, weights=weights, layer=list(_LAYERS), image_size=image_size,
+        interpolation="hamming", memory=memory,
+    )  # fmt: skip
 
 
 def _films(data: Any, recipe: str, least: int = 33) -> tuple[Any, np.ndarray[Any, Any]]:

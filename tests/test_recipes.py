@@ -81,7 +81,7 @@ def test_more_classes_or_no_sensitivity_keep_the_usual_threshold(drawn):
 )  # fmt: skip
 def test_the_positive_class_is_the_one_that_is_not_normal(classes, positive):
     data = Bunch(data=np.zeros((6, 40, 40), np.uint8), target=np.array(classes * 3))
-    scorer = screening(data, weights="x.pt").scoring
+    scorer = screening(data).scoring
     assert scorer._kwargs["pos_label"] == positive
 
 
