@@ -212,8 +212,10 @@ def thumbnails(
     """
     _, target = _films(data, "thumbnails", least=2)
     seed = draw_seed(random_state)
-    settings = {"image_size": 56, "max_epochs": _epochs(24, target), "augmentation": _STRONG}
-    committee = _committee(n_members, seed, **settings)
+    committee = _committee(
+        n_members, seed, image_size=56, interpolation="bilinear", augmentation=_STRONG,
+        max_epochs=_epochs(24, target),
+    )  # fmt: skip
     return _with_threshold(committee, target, sensitivity, pos_label, seed)
 
 
@@ -273,8 +275,8 @@ def screening(
     if n_classes != 2:
         raise InputError(f"screening tells two classes apart, and data.target holds {n_classes}")
     seed = draw_seed(random_state)
-    settings = {"image_size": 64, "max_epochs": _epochs(30, target), "memory": memory}
-    committee = _committee(n_members, seed, **settings)
+    epochs = _epochs(30, target)
+    committee = _committee(n_members, seed, image_size=64, max_epochs=epochs, memory=memory)
     return _with_threshold(committee, target, sensitivity, pos_label, seed)
 
 
