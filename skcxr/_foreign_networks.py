@@ -418,6 +418,13 @@ LIBRARIES = {
 }  # fmt: skip
 
 
+# what else makes a library read files or ask the network
+_LOADING = {
+    "cache_dir", "checkpoint_path", "features_only", "pretrained", "pretrained_cfg",
+    "pretrained_cfg_overlay", "weights",
+}  # fmt: skip
+
+
 def build_foreign(
     library: str, name: str, num_classes: int, image_size: Size, spec: InputSpec,
     dropout: float | None = None, **kwargs: Any,
@@ -425,6 +432,8 @@ def build_foreign(
     """Draw a library's network, or say why it cannot be built."""
     if dropout is not None and not 0 <= dropout < 1:
         raise InputError(f"dropout={dropout!r} is not in [0, 1)")
+    if loading := sorted(_LOADING & kwargs.keys()):
+        raise InputError(f"{loading[0]}= may not be passed to {name!r}; use weights= instead")
     try:
         network = LIBRARIES[library].build(name, num_classes, image_size, spec, **kwargs)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:

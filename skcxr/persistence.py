@@ -68,7 +68,7 @@ from skcxr.features import CXRFeatures, FrozenNetwork
 from skcxr.images import INTERPOLATIONS
 from skcxr.metrics import _MaskedScorer, specificity_at_sensitivity
 from skcxr.model_selection import PatientKFold
-from skcxr.networks import draw_network
+from skcxr.networks import draw_network, list_backbones
 from skcxr.preprocessing import ImageLoader
 from skcxr.training import device_here, one_at_a_time, own_randomness
 
@@ -411,7 +411,8 @@ def _decode_settings(saved: dict[str, Any], kind: type[InputSettings]) -> InputS
     require(settings.dtype in DTYPES, f"its setting dtype={settings.dtype!r} is unknown")
     window = settings.interpolation
     require(window in INTERPOLATIONS, f"its setting interpolation={window!r} is unknown")
-    require(max(settings.image_size) <= _MOST_SIDE, f"its image_size={settings.image_size} is huge")
+    known = settings.backbone in list_backbones("own") or max(settings.image_size) <= _MOST_SIDE
+    require(known, f"its image_size={settings.image_size} is huge")
     policy = getattr(settings, "augmentation", None)
     known = policy in (None, "cxr") or type(policy) is CXRAugmentation
     require(known, f"its setting augmentation={policy!r} is unknown")

@@ -464,3 +464,9 @@ def test_position_embeddings_of_torchvision_too():
     state["encoder.pos_embedding"] = before[:, :3]  # one token and no square
     with pytest.raises(WeightsError, match=r"pos_embedding has the shape \(1, 3, 8\) instead"):
         load()
+
+
+@pytest.mark.parametrize("name", ["checkpoint_path", "pretrained", "pretrained_cfg"])
+def test_nothing_is_loaded_behind_weights(name, tmp_path):
+    with pytest.raises(InputError, match=f"{name}= .* use weights= instead"):
+        draw("timm:tf_efficientnet_lite0", **{name: str(tmp_path / "gone.pt")})

@@ -21,18 +21,20 @@ import pytest
 import sklearn
 import torch
 from safetensors.torch import load_file, save_file
+from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import RandomForestClassifier, StackingClassifier, VotingClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, KFold, StratifiedGroupKFold
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from skorch.callbacks import EpochScoring
 
 from skcxr import (
     CXRClassifier,
+    CXRFeatures,
     ImageLoader,
     InputError,
     MissingDependencyError,
@@ -45,7 +47,7 @@ from skcxr import persistence as room
 from skcxr._model_files import decode, encode
 from skcxr.augmentation import CXRAugmentation
 from skcxr.metrics import make_masked_scorer
-from skcxr.networks import SmallNet
+from skcxr.networks import CXRNet, SmallNet
 
 
 def small(**parameters):
@@ -81,6 +83,69 @@ def findings(images):
 # --------------------------------------------------------------------------------------------
 # there and back
 # --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def features(files):
+    """Embeddings of a network of random weights."""
+    return CXRFeatures("cxrnet", weights=None, image_size=32, random_state=0).fit(files)
+
+
+def test_features_come_back_alone_and_in_pipelines(features, files, images, tmp_path):
+    again = load_model(save_model(features, tmp_path / "features"))
+    assert type(again) is CXRFeatures
+    assert vars(again).keys() == vars(features).keys()
+    assert (again.transform(files) == features.transform(files)).all()
+    assert list(again.get_feature_names_out()) == list(features.get_feature_names_out())
+    both = make_union(features, clone(features).set_params(layer=[0, -1], memory=tmp_path / "m"))
+    model = make_pipeline(both, StandardScaler(), LogisticRegression()).fit(files, images[1])
+    again = load_model(save_model(model, tmp_path / "pipeline"))
+    np.testing.assert_allclose(again.predict_proba(files), model.predict_proba(files), atol=1e-12)
+    assert again[0].transformer_list[1][1].memory is None
+
+
+def test_weights_are_not_looked_for_when_a_model_is_loaded(files, images, tmp_path):
+    file = tmp_path / "weights.pt"
+    with torch.random.fork_rng():
+        torch.save(CXRNet(num_classes=2).state_dict(), file)
+    clf = small(image_size=32, backbone="cxrnet", weights=file).fit(files, images[1])
+    features = CXRFeatures("cxrnet", weights=str(file), image_size=32).fit(files)
+    saved = [save_model(model, tmp_path / str(k)) for k, model in enumerate((clf, features))]
+    file.unlink()
+    for path, model in zip(saved, (clf, features), strict=True):
+        again = load_model(path)
+        assert again.weights_ == model.weights_
+        assert str(file) in again.weights_
+        assert again.get_params()["weights"] == str(file)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "reason"),
+    [
+        ("settings.interpolation", "lanczos", "interpolation='lanczos' is unknown"),
+        ("settings.image_size", {"tuple": [10**6, 10**6]}, "is huge"),
+        ("settings.max_epochs", 3, "'max_epochs' is unknown"),
+        ("parameters.layer", "nonsense", "no module"),
+        ("parameters.layer", {"tuple": [{"float": "nan"}]}, "neither the number"),
+        ("parameters.memory", "/tmp", None),
+        ("weights_", 3, "no 'weights_' that is a str"),
+    ],
+)  # fmt: skip
+def test_altered_features(keys, value, reason, files, tmp_path):
+    features = CXRFeatures("mobilenet_v3_small", weights=None, image_size=32, random_state=0)
+    saved = Path(save_model(features.fit(files), tmp_path / "model"))
+    config = json.loads((saved / "config.json").read_text())
+    *parents, key = keys.split(".")
+    part = config
+    for parent in parents:
+        part = part[parent]
+    part[key] = value
+    (saved / "config.json").write_text(json.dumps(config))
+    if reason is None:
+        assert load_model(saved).memory is None
+    else:
+        with pytest.raises(ModelFileError, match=reason):
+            load_model(saved)
 
 
 def test_the_same_bits_in_a_new_process(images, files, cxrnet, tmp_path):
