@@ -73,6 +73,9 @@ class InputSpec:
 # --------------------------------------------------------------------------------------------
 
 
+_SMALL = 64  # pixels; an image with a shorter side may vanish on its way through a network
+
+
 class Normalize(nn.Module):
     """Gray pixels in [0, 1] -> one channel for each mean, normalised."""
 
@@ -130,7 +133,16 @@ class ForeignNet(nn.Module):
 
     def embed(self, x: Tensor) -> Tensor:  # (B, 1, H, W)
         """Embeddings ``(B, d)`` of pixels: what the head gets."""
-        return self.body(self.normalize(x))
+        try:
+            return self.body(self.normalize(x))
+        except RuntimeError as error:
+            height, width = x.shape[2:]
+            if min(height, width) >= _SMALL:
+                raise
+            raise InputError(
+                f"backbone={self.title!r} cannot run on images of {height} x {width} pixels "
+                f"({str(error).partition(chr(10))[0]}); set a larger image_size="
+            ) from error
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(B, num_classes)`` of pixels ``(B, 1, H, W)`` or embeddings ``(B, d)``."""

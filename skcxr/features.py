@@ -29,7 +29,7 @@ from skcxr._inputs import read_images
 from skcxr._settings import InputSettings, settle_input
 from skcxr.images import INTERPOLATIONS
 from skcxr.networks import build_network
-from skcxr.training import draw_seed, one_at_a_time, own_randomness
+from skcxr.training import draw_seed, name_of, one_at_a_time, own_randomness
 
 __all__ = ["CXRFeatures"]
 
@@ -455,7 +455,7 @@ def _find_layer(network: nn.Module, layer: Any) -> nn.Module:
                 continue
         names = [name.removeprefix("body.") for name, _ in network.named_modules() if name]
         raise InputError(
-            f"layer={layer!r} is no module of {type(network).__name__}; it has "
+            f"layer={layer!r} is no module of {name_of(network)}; it has "
             f"{', '.join(names[:40])}{', ...' if len(names) > 40 else ''}"
         )
     if not isinstance(layer, Integral):

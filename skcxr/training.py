@@ -372,6 +372,11 @@ def schedule(
     return [("lr_schedule", callback)]
 
 
+def name_of(network: nn.Module) -> str:
+    """What messages call a network."""
+    return str(getattr(network, "title", type(network).__name__))
+
+
 def hold_still(network: nn.Module, freeze: str | int | None) -> list[nn.Module]:
     """Take what `freeze` names out of training; the modules to keep in evaluation mode.
 
@@ -401,7 +406,7 @@ def hold_still(network: nn.Module, freeze: str | int | None) -> list[nn.Module]:
     if not hasattr(network, "stages"):
         raise InputError(
             f"freeze={freeze!r} needs a network that tells its stages, and "
-            f"{type(network).__name__} does not; use a backbone by name, or give the module "
+            f"{name_of(network)} does not; use a backbone by name, or give the module "
             "stages() and stage_parameters()"
         )
     modules: list[list[nn.Module]] = network.stages()  # type: ignore[operator]
@@ -410,7 +415,7 @@ def hold_still(network: nn.Module, freeze: str | int | None) -> list[nn.Module]:
         n_stages = len(modules)
     elif int(freeze) > len(modules):
         raise InputError(
-            f"freeze={freeze} stages, but {type(network).__name__} has {len(modules)} before its "
+            f"freeze={freeze} stages, but {name_of(network)} has {len(modules)} before its "
             f'head; freeze="backbone" holds them all'
         )
     else:

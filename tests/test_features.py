@@ -130,6 +130,12 @@ def test_layers_that_are_not_there(parameters, message, files):
         small(**parameters).fit(files)
 
 
+def test_images_that_vanish_in_a_network(files):
+    features = CXRFeatures("alexnet", weights=None, image_size=8, random_state=0).fit(files)
+    with pytest.raises(InputError, match=r"'alexnet' cannot run on images of 8 x 8 pixels"):
+        features.transform(files)
+
+
 def test_weights_that_cannot_be_had_are_an_error(files, tmp_path):
     with pytest.raises(WeightsError, match=r"gone\.safetensors"):
         CXRFeatures("cxrnet", weights=tmp_path / "gone.safetensors").fit(files)
