@@ -55,6 +55,8 @@ def _name_public_bases(app, name, obj, options, bases):
     for i, base in enumerate(bases):
         if getattr(base, "__name__", "") in skcxr.__all__:
             bases[i] = f":py:class:`~skcxr.{base.__name__}`"
+        elif base.__module__.startswith("skcxr.") and base.__name__.startswith("_"):
+            bases[i] = base.__bases__[0]  # what only our networks share has no page
 
 
 def setup(app):

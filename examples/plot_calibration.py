@@ -30,7 +30,7 @@ test = make_cxr_phantoms(300, n_patients=150, random_state=1, **options)
 # %%
 # The network alone, with nothing that holds its confidence back.
 
-clf = CXRClassifier(max_epochs=30, random_state=0, net_params={"criterion__label_smoothing": 0.0})
+clf = CXRClassifier(max_epochs=30, random_state=0, label_smoothing=0.0)
 alone = clf.fit(train.data, train.target)
 
 # %%

@@ -4,17 +4,17 @@ Few radiographs, four ways
 
 With a dozen images of a class a network has little to learn from. One that has learnt on other
 radiographs knows edges, ribs and opacities already. Four ways to a classifier are compared, by the
-number of training images: a network from scratch, and three that begin with the same weights: a head
-on a frozen network, a logistic regression on its features, and fine-tuning.
+number of training images: a network from scratch, and three that begin with the same weights,
+namely a head on a frozen network, a logistic regression on its features, and fine-tuning.
 
 The radiographs are drawings, and the network has learnt on drawings of the same kind, which is the
 kindest case that there is; the curves say nothing about other images.
 """
 
 # %%
-# First the weights: a network learns to tell healthy lungs from bacterial pneumonia.
-# :func:`skcxr.save_model` writes its weights to a file. They are kept without the head, which
-# knows classes that are not asked for here.
+# First the weights: a network learns to tell healthy lungs, bacterial and viral pneumonia.
+# :func:`skcxr.save_model` writes its weights to a file. They are kept without the head, whose
+# three classes are not those that will be asked for.
 
 import tempfile
 from pathlib import Path
@@ -32,7 +32,7 @@ from skcxr import CXRClassifier, CXRFeatures, make_cxr_phantoms, save_model
 scratch = tempfile.TemporaryDirectory()
 folder = Path(scratch.name)
 
-others = make_cxr_phantoms(240, n_classes=2, image_size=48, noise=0.5, random_state=1)
+others = make_cxr_phantoms(240, n_classes=3, image_size=48, random_state=1)
 teacher = CXRClassifier("cxrnet", max_epochs=15, random_state=0).fit(others.data, others.target)
 save_model(teacher, folder / "teacher")
 tensors = load_file(folder / "teacher" / "model.safetensors")
@@ -40,11 +40,11 @@ weights = str(folder / "body.safetensors")
 save_file({name: value for name, value in tensors.items() if ".head." not in name}, weights)
 
 # %%
-# Then the task: viral pneumonia or Covid-19, two findings that this network has never seen, in
-# 150 images of 50 other phantom patients.
+# Then the task: bacterial pneumonia or Covid-19, which this network has never seen, in 150 images
+# of 50 other phantom patients that are harder to read (``noise=2``).
 
-drawn = make_cxr_phantoms(300, n_classes=4, image_size=48, noise=1.0, random_state=0)
-asked = np.isin(drawn.target, ["Viral Pneumonia", "Covid-19"])
+drawn = make_cxr_phantoms(300, n_classes=4, image_size=48, noise=2.0, random_state=0)
+asked = np.isin(drawn.target, ["Bacterial Pneumonia", "Covid-19"])
 X, y, patients = drawn.data[asked], drawn.target[asked], drawn.groups[asked]
 
 # %%
@@ -59,7 +59,7 @@ ways = {
         CXRFeatures("cxrnet", weights=weights), StandardScaler(), LogisticRegression(C=0.1)
     ),
     "fine-tuned": CXRClassifier(
-        "cxrnet", weights=weights, lr=0.001, backbone_lr_mult=0.3, random_state=0
+        "cxrnet", weights=weights, max_epochs=30, lr=0.003, backbone_lr_mult=0.1, random_state=0
     ),
 }
 
@@ -85,8 +85,7 @@ for name, model in ways.items():
     print(f"{name:33} {row}")
 
 # %%
-# The bars are the spread of the folds, one standard deviation to either side. Ways whose bars
-# overlap are not told apart by 50 patients.
+# The bars are the spread of the folds, one standard deviation to either side.
 
 fig, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
 for k, (name, values) in enumerate(curves.items()):
@@ -105,4 +104,9 @@ axis.set_title(
 plt.show()
 
 # %%
+# What a network has learnt helps where it bears on the question. With "Healthy" in place of
+# "Bacterial Pneumonia" above, and all else the same, the network from scratch comes out ahead of
+# the other three, within the spread of the folds. Compare on your own films, and keep the simplest
+# way that is not beaten.
+
 scratch.cleanup()

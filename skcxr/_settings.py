@@ -89,8 +89,8 @@ def settle(
     if small or (frozen and pretrained):
         epochs = 100
     else:
-        most, least = (20, 5) if pretrained else (60, 15)
-        epochs = max(least, min(most, round(most * (250 / n_images) ** 0.5)))
+        of_250, least = (20, 5) if pretrained else (60, 15)
+        epochs = max(least, min(60, round(of_250 * (250 / n_images) ** 0.5)))
     batch_size = (n_images if n_images <= _FULL_BATCH else 64) if small else 32
     if estimator.optimizer in ("sgd", torch.optim.SGD):
         lr = 0.03

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from skcxr._exceptions import SkcxrWarning, WeightsError
+from skcxr._exceptions import WeightsError
 
 Weights = dict[str, Tensor]
 
@@ -148,11 +148,16 @@ def put_weights(
     weights: str | os.PathLike[str],
     origin: str,
     adapt: Callable[[Weights], Weights] | None = None,
-) -> None:
+) -> bool:
     """Copy tensors onto `network` and tell in ``network.weights_info`` what was done.
 
     A head of another size is left out, so that the network keeps its own; `adapt` may change
     tensors that are named as the network's.
+
+    Returns
+    -------
+    bool
+        Whether a head that somebody fine-tuned was left out.
 
     Raises
     ------
@@ -174,12 +179,7 @@ def put_weights(
         for key, value in found.items():
             wanted[key].copy_(value)
     network.weights_info = f"{origin}; {fate}"  # type: ignore[assignment]
-    if dropped is not None and dropped not in _PUBLISHED:
-        warnings.warn(
-            f"weights={os.fspath(weights)!r}: {fate}; what this head had learnt is lost",
-            SkcxrWarning,
-            stacklevel=2,
-        )
+    return dropped is not None and dropped not in _PUBLISHED
 
 
 def _rename(

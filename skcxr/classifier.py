@@ -96,8 +96,9 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Axis of the channels in a 4-D X; "auto" takes the one of 1 and 3 with 1 or 3 entries.
     max_epochs : "auto" or int, default="auto"
         Passes over the training images. "auto" takes 60 for up to 250 images, fewer for more
-        (falling with the square root of their number, at least 15); with `weights` 20 and at
-        least 5; 100 with "smallnet" and where the backbone is held still.
+        (falling with the square root of their number, at least 15); with `weights` 20 for 250
+        images, up to 60 for fewer and at least 5; 100 with "smallnet" and where the backbone is
+        held still.
     batch_size : "auto" or int, default="auto"
         Images in a step. "auto" takes 32, and with "smallnet" all of up to 256, else 64. A last
         batch of one joins the one before it.
@@ -132,7 +133,8 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         one of them is drawn for each batch.
     ema : float or None, default=None
         Decay, in (0, 1), of the moving average of the weights over the steps that is validated
-        and kept (Polyak and Juditsky, 1992). None keeps the last weights. Not in `partial_fit`.
+        and kept (Polyak and Juditsky, 1992); for fits of many more than 1 / (1 - `ema`) steps. None
+        keeps the last weights. Not in `partial_fit`.
     amp : bool, default=False
         Compute in bfloat16 where torch's autocast does. Faster on some machines, and not the same
         numbers: of a trained model some labels change.

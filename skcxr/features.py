@@ -28,7 +28,7 @@ from skcxr._exceptions import ImageReadWarning, InputError
 from skcxr._inputs import read_images
 from skcxr._settings import InputSettings, settle_input
 from skcxr.images import INTERPOLATIONS
-from skcxr.networks import build_network
+from skcxr.networks import load_network
 from skcxr.training import draw_seed, name_of, one_at_a_time, own_randomness
 
 __all__ = ["CXRFeatures"]
@@ -239,6 +239,7 @@ class CXRFeatures(
         """Become the fitted transformer of a network, or say what of it does not exist."""
         _, size = _embedding(network.module, self.layer, self.pooling, settings)
         self._network, self._settings = network, settings
+        self._taken = self.layer, self.pooling
         self._n_features_out = size
         self.image_size_ = settings.image_size
         self.device_ = settings.device
@@ -271,10 +272,10 @@ class CXRFeatures(
         self._validate_params()
         images = read_images(self, X, reset=False)
         settings, network = self._settings, self._network
-        function, size = _embedding(network.module, self.layer, self.pooling, settings)
+        function, size = _embedding(network.module, *self._taken, settings)
         mark = ""
         if self.memory is not None:
-            parts = (settings.image_size, settings.interpolation, self.layer, self.pooling, False)
+            parts = (settings.image_size, settings.interpolation, *self._taken, False)
             mark = f"{network.fingerprint()} {parts}"
         embedder = Embedder(
             function,
@@ -377,7 +378,7 @@ def _remembered(key: _Key) -> FrozenNetwork:
 
 def _build(key: _Key) -> FrozenNetwork:
     with own_randomness(key.seed or 0, key.device):
-        module = build_network(
+        module, _ = load_network(
             key.backbone,
             num_classes=2,
             image_size=key.image_size,
@@ -458,7 +459,7 @@ def _find_layer(network: nn.Module, layer: Any) -> nn.Module:
             f"layer={layer!r} is no module of {name_of(network)}; it has "
             f"{', '.join(names[:40])}{', ...' if len(names) > 40 else ''}"
         )
-    if not isinstance(layer, Integral):
+    if isinstance(layer, bool) or not isinstance(layer, Integral):
         raise InputError(f"layer={layer!r} is neither the number of a stage nor a module's name")
     stages = network.stages()  # type: ignore[operator]
     number = int(layer)

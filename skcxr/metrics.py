@@ -157,6 +157,9 @@ def specificity_at_sensitivity(
     """
     positive, found = np.asarray(y_true) == pos_label, np.asarray(y_pred) == pos_label
     if positive.all() or not positive.any():
-        raise InputError("y_true holds one class; sensitivity and specificity need both")
+        raise InputError(
+            "y_true holds one class, and sensitivity and specificity need both; where a threshold "
+            "is tuned, more patients of the rarer class are needed"
+        )
     reached = float(found[positive].mean())
     return reached if reached < sensitivity else 1 + float((~found[~positive]).mean())

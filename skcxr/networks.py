@@ -8,6 +8,7 @@ pixels must become for the layers (standardised, three channels) is its first la
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from skcxr._exceptions import InputError, WeightsError
+from skcxr._exceptions import InputError, SkcxrWarning, WeightsError
 from skcxr._foreign_networks import (
     LIBRARIES,
     NO_HEAD,
@@ -177,6 +178,30 @@ def build_network(
     >>> type(network).__name__, network.embedding_size, len(network.stages())
     ('CXRNet', 128, 4)
     """
+    network, lost = load_network(
+        backbone, num_classes=num_classes, image_size=image_size, pixels=pixels, weights=weights,
+        dtype=dtype, **kwargs,
+    )  # fmt: skip
+    if lost:
+        warnings.warn(
+            f"weights={weights!r}: {network.weights_info}; what this head had learnt is lost",
+            SkcxrWarning,
+            stacklevel=2,
+        )
+    return network
+
+
+def load_network(
+    backbone: str | Callable[..., nn.Module],
+    *,
+    num_classes: int,
+    image_size: tuple[int, int],
+    pixels: tuple[float, float] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    dtype: torch.dtype = torch.float32,
+    **kwargs: Any,
+) -> tuple[nn.Module, bool]:
+    """Build a network as :func:`build_network` does; and whether a fine-tuned head was lost."""
     height, width = image_size
     image_size = (int(height), int(width))
     kind, name = _find(backbone) if isinstance(backbone, str) else ("user", "")
@@ -187,10 +212,10 @@ def build_network(
         weights=published, dtype=dtype, **kwargs,
     )  # fmt: skip
     if wanted is None:
-        return network
+        return network, False
     kwargs.pop("dropout", None)
     if published is None:
-        state, origin = read_weights(wanted), f"the file {os.fspath(wanted)}"
+        state, origin = read_weights(wanted), f"the file {os.path.basename(wanted)}"
     else:
         state, origin = LIBRARIES[kind].fetch(name, published, image_size, **kwargs)
     adapt = None
@@ -201,8 +226,8 @@ def build_network(
         names = Names("layers.head")
     else:
         names = Names(linear_head(network, num_classes))
-    put_weights(network, state, names=names, weights=wanted, origin=origin, adapt=adapt)
-    return network
+    lost = put_weights(network, state, names=names, weights=wanted, origin=origin, adapt=adapt)
+    return network, lost
 
 
 def draw_network(

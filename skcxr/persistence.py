@@ -62,6 +62,7 @@ from skcxr._model_files import (
 from skcxr._nets import build_net
 from skcxr._optional import import_optional
 from skcxr._settings import DTYPES, InputSettings, Settings
+from skcxr._weights import looks_like_file
 from skcxr.augmentation import CXRAugmentation
 from skcxr.classifier import CXRClassifier
 from skcxr.features import CXRFeatures, FrozenNetwork
@@ -121,7 +122,8 @@ def save_model(model: Any, path: str | os.PathLike[str]) -> str:
 
     Notes
     -----
-    `memory` becomes None, because it names a folder of this computer, and callbacks that
+    `memory` becomes None and of the path in `weights` the name of the file is left, because
+    folders are of this computer: to fit again, set `weights` anew. Callbacks that
     ``set_callbacks`` has set are left out. The optimiser's state and the single batches in
     `history_` are not kept. A process that is killed while it replaces a model may leave the old
     one beside it as ``.skcxr-*.old``.
@@ -257,6 +259,8 @@ def _describe(model: Any, name: str) -> tuple[dict[str, Any], Files]:
     model._validate_params()
     params = model.get_params(deep=False)
     params["memory"] = None  # a folder of this computer
+    if params["weights"] is not None and looks_like_file(params["weights"]):
+        params["weights"] = os.path.basename(params["weights"])  # its folder is of this computer
     entry: dict[str, Any] = {"kind": kind}
     entry["parameters"] = {key: encode(value, key) for key, value in params.items()}
     if "_metadata_request" in vars(model):  # by set_fit_request and its like

@@ -287,6 +287,8 @@ def _epochs(of_4000: int, target: np.ndarray[Any, Any]) -> int:
 
 def _committee(n_members: int, seed: int, **settings: Any) -> VotingClassifier:
     """The same network from several seeds."""
+    if n_members < 1:
+        raise InputError(f"n_members={n_members!r} must be 1 or more")
     members = [
         (f"cxrnet_{k}", CXRClassifier("cxrnet", random_state=seed + k, **settings))
         for k in range(n_members)

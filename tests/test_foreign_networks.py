@@ -279,7 +279,7 @@ def test_real_weights_give_the_library_s_embeddings(lite0):
             "timm:tf_efficientnet_lite0", num_classes=4, image_size=(64, 64), weights=lite0
         ).eval()
     assert ours.weights_info == (
-        f"the file {lite0}; its head of 1000 outputs was replaced by a new one of 4"
+        f"the file {lite0.name}; its head of 1000 outputs was replaced by a new one of 4"
     )
     x = torch.rand(2, 1, 64, 64)
     with torch.no_grad():

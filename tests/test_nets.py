@@ -243,7 +243,7 @@ def test_what_was_loaded_is_told(images, tmp_path, capsys):
     torch.save(plain.module_.state_dict(), file)
     assert plain.weights_ is None
     clf = quick(weights=file, max_epochs=1, lr=1e-12, verbose=1, augmentation=None).fit(*images)
-    assert str(file) in clf.weights_
+    assert clf.weights_.startswith("the file weights.pt; with its head")
     assert clf.weights_ in capsys.readouterr().err
     assert_allclose(clf.module_.head.weight.detach(), plain.module_.head.weight.detach(), atol=1e-6)
 
@@ -255,7 +255,7 @@ def test_warm_start_and_partial_fit_do_not_load_again(images, tmp_path):
     gone = quick(weights=file, max_epochs=1, backbone_lr_mult=0.1)
     gone.partial_fit(*images, classes=["h", "v"])
     file.unlink()
-    assert clf.fit(*images).weights_.startswith(f"the file {file}")
+    assert clf.fit(*images).weights_.startswith("the file weights.pt")
     gone.partial_fit(*images)
     assert [group["lr"] for group in gone.net_.optimizer_.param_groups] == pytest.approx(
         [gone.lr_, gone.lr_ * 0.1]

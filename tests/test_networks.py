@@ -113,7 +113,7 @@ def test_your_network_takes_a_file_too(suffix, tmp_path):
     after = build_network(Mine, num_classes=3, image_size=(9, 9), weights=path)
     x = torch.rand(2, 1, 9, 9)
     assert torch.equal(before(x), after(x))
-    assert after.weights_info == f"the file {path}; with its head of 3 outputs"
+    assert after.weights_info == f"the file {path.name}; with its head of 3 outputs"
     with pytest.warns(SkcxrWarning, match="its head of 3 outputs was replaced"):
         other = build_network(Mine, num_classes=5, image_size=(9, 9), weights=str(path))
     assert torch.equal(other.conv.weight, before.conv.weight)

@@ -113,6 +113,8 @@ def test_what_does_not_fit_a_recipe():
         screening(names, pos_label="c")
     with pytest.raises(InputError, match=r"sensitivity=1\.5"):
         screening(names, pos_label="a", sensitivity=1.5)
+    with pytest.raises(InputError, match="n_members=0"):
+        thumbnails(tiny, n_members=0)
     single = Bunch(data=["a.png"] * 3, target=np.array(["a", "a", "b"]))
     with pytest.raises(InputError, match="two images of each class"):
         few_films(single)
