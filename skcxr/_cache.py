@@ -198,8 +198,8 @@ def _store(entry: str, array: Array) -> None:
     except OSError as error:
         if not os.path.exists(entry):  # where it does, another process was first
             warnings.warn(
-                f"the image cache {os.path.dirname(os.path.dirname(entry))!r} cannot be written "
-                f"({error.strerror or error}); images are decoded again each time",
+                f"the cache {os.path.dirname(os.path.dirname(entry))!r} cannot be written "
+                f"({error.strerror or error}); its images are read again each time",
                 SkcxrWarning,
                 stacklevel=2,
             )

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from skcxr._cache import Decoder, EmbeddingCache
@@ -106,7 +107,12 @@ def _shown(loader: BatchLoader) -> Any:
 
 def fingerprint(network: nn.Module, *parts: Any) -> str:
     """All that an embedding depends on beside the image, as a hash: weights, and `parts`."""
-    digest = hashlib.sha256(repr(parts).encode("utf-8", "backslashreplace"))
+    versions = torch.__version__, torchvision.__version__
+    digest = hashlib.sha256(repr((versions, *parts)).encode("utf-8", "backslashreplace"))
+    for name, module in network.named_modules():  # strides, poolings and what else has no tensors
+        if module is not network.head:
+            described = type(module).__name__ if any(module.children()) else repr(module)
+            digest.update(f"{name} {described}\n".encode())
     head = {tensor.data_ptr() for tensor in network.head.parameters()}  # type: ignore[union-attr]
     for name, tensor in sorted(network.state_dict().items()):
         if tensor.data_ptr() in head and tensor.numel():

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import sys
 import warnings
 from collections import OrderedDict
@@ -71,9 +72,6 @@ class InputSpec:
 # --------------------------------------------------------------------------------------------
 # the wrapper
 # --------------------------------------------------------------------------------------------
-
-
-_SMALL = 64  # pixels; an image with a shorter side may vanish on its way through a network
 
 
 class Normalize(nn.Module):
@@ -135,14 +133,14 @@ class ForeignNet(nn.Module):
         """Embeddings ``(B, d)`` of pixels: what the head gets."""
         try:
             return self.body(self.normalize(x))
-        except RuntimeError as error:
-            height, width = x.shape[2:]
-            if min(height, width) >= _SMALL:
-                raise
-            raise InputError(
-                f"backbone={self.title!r} cannot run on images of {height} x {width} pixels "
-                f"({str(error).partition(chr(10))[0]}); set a larger image_size="
-            ) from error
+        except (RuntimeError, ValueError) as error:
+            said, (height, width) = str(error).partition("\n")[0], x.shape[2:]
+            if re.search(r"[Kk]ernel size|too small|output size|Expected more than 1 value", said):
+                raise InputError(
+                    f"backbone={self.title!r} cannot run on {len(x)} images of {height} x {width} "
+                    f"pixels ({said}); set a larger image_size= or batch_size="
+                ) from error
+            raise
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(B, num_classes)`` of pixels ``(B, 1, H, W)`` or embeddings ``(B, d)``."""

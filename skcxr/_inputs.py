@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, Literal
@@ -49,9 +51,28 @@ class Images:
         return replace(self, items=self.items[indices])
 
 
-def read_images(estimator: Any, X: Any, *, reset: bool) -> Images:
-    """Check X for a fit (`reset`) or against the fit that `estimator` has behind it."""
-    allow_nan = not reset and estimator.on_error == "nan"
+@contextmanager
+def columns_kept(estimator: Any) -> Iterator[None]:
+    """A fit that fails leaves what the last one knows of X's columns."""
+    names = ("n_features_in_", "feature_names_in_")
+    before = {name: vars(estimator)[name] for name in names if name in vars(estimator)}
+    try:
+        yield
+    except BaseException:
+        for name in names:
+            vars(estimator).pop(name, None)
+        vars(estimator).update(before)
+        raise
+
+
+def read_images(estimator: Any, X: Any, *, reset: bool, allow_nan: bool | None = None) -> Images:
+    """Check X for a fit (`reset`) or against the fit that `estimator` has behind it.
+
+    `allow_nan` is whether images may be NaN altogether; None lets them where nothing is fitted and
+    ``on_error="nan"``.
+    """
+    if allow_nan is None:
+        allow_nan = not reset and estimator.on_error == "nan"
     paths = as_paths(X)
     if paths is not None:
         images = Images(paths, "paths")
@@ -134,7 +155,7 @@ def _check_against_fit(estimator: Any, images: Images) -> None:
     if (images.kind == "rows") != settings.of_rows:
         said = {"rows": "rows (2-D)", "images": "images (3-D or 4-D)", "paths": "paths"}
         raise InputError(
-            f"X holds {said[images.kind]}, but the classifier was fitted on "
+            f"X holds {said[images.kind]}, but {type(estimator).__name__} was fitted on "
             f"{'rows (2-D)' if settings.of_rows else 'images or paths'}"
             + (": for one image pass X[None]" if images.kind == "rows" else "")
         )
@@ -146,7 +167,7 @@ def _check_against_fit(estimator: Any, images: Images) -> None:
     too_narrow = images.kind == "images" and fit_high > 50 and 0 <= low < high <= 1
     if width > 0 and (too_wide or too_narrow):
         raise InputError(
-            f"X has pixels from {low:.6g} to {high:.6g}, but the classifier was fitted on pixels "
-            f"from {fit_low:.6g} to {fit_high:.6g}: bring them to the same unit (uint8 and uint16 "
-            "are scaled to [0, 1] by themselves, floats are taken as they are)"
+            f"X has pixels from {low:.6g} to {high:.6g}, but {type(estimator).__name__} was fitted "
+            f"on pixels from {fit_low:.6g} to {fit_high:.6g}: bring them to the same unit (uint8 "
+            "and uint16 are scaled to [0, 1] by themselves, floats are taken as they are)"
         )

@@ -9,6 +9,7 @@ import torch
 
 from skcxr._exceptions import InputError, SkcxrError
 from skcxr._settings import Settings
+from skcxr._weights import title_of
 from skcxr.augmentation import MixBatch
 from skcxr.batches import BatchLoader
 from skcxr.networks import build_network, draw_network
@@ -147,7 +148,13 @@ def build_net(
             verbose=max(0, int(estimator.verbose) - 1),
             **{**options, **extra},
         )
-        return net.initialize()
+        net.initialize()
+        if estimator.backbone_lr_mult != 1 and len(net.optimizer_.param_groups) != 2:
+            raise InputError(
+                f"backbone_lr_mult={estimator.backbone_lr_mult} needs a network whose last layer "
+                f"is its attribute `head`, and {title_of(net.module_)} has none"
+            )
+        return net
     except (TypeError, ValueError) as error:
         if isinstance(error, SkcxrError):
             raise

@@ -9,14 +9,14 @@ from __future__ import annotations
 import ntpath
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from skcxr._exceptions import InputError
 
-__all__ = ["patient_from_name", "patients_from_names"]
+__all__ = ["as_paths", "patient_from_name", "patients_from_names"]
 
 Rule = str | re.Pattern[str] | Callable[[str], str | None]
 
@@ -144,3 +144,60 @@ def rule_from(pattern: Rule, parameter: str) -> Callable[[str], str | None]:
 def _file_name(path: str | os.PathLike[str]) -> str:
     """Return the last part of a path written on any system (ntpath knows both separators)."""
     return ntpath.basename(os.fspath(path))
+
+
+def as_paths(X: Any) -> list[str] | None:
+    """X as a list of paths, or None where X is not about files.
+
+    Parameters
+    ----------
+    X : object
+        Paths come as a list, tuple, 1-D array or Series of str or PathLike, or as one column of
+        these (a one-column DataFrame or an array of shape (n, 1)).
+
+    Returns
+    -------
+    list of str or None
+        The paths.
+
+    Raises
+    ------
+    InputError
+        X is a single path, or some entries are no paths.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from skcxr.batches import as_paths
+    >>> as_paths(pd.DataFrame({"path": ["a.png", "b.png"]}))
+    ['a.png', 'b.png']
+    >>> as_paths([[0.0, 1.0]]) is None
+    True
+    """
+    if isinstance(X, str | bytes | os.PathLike):
+        raise InputError(f"X is the single path {os.fspath(X)!r}; pass a list: [path]")
+    if isinstance(X, list | tuple):
+        entries: Sequence[Any] = X
+        if not entries:
+            raise InputError("X is empty: found 0 sample(s)")
+    else:
+        if len(getattr(X, "shape", ())) == 2 and X.shape[1] != 1:
+            return None
+        dtypes = getattr(X, "dtypes", getattr(X, "dtype", None))
+        if not hasattr(X, "__array__") or getattr(dtypes, "kind", "O") not in "OUTS":
+            return None
+        array = np.asarray(X, dtype=object)
+        if array.ndim == 2 and array.shape[1] == 1:
+            array = array[:, 0]
+        if array.ndim != 1:
+            return None
+        entries = array.tolist()
+    if not any(isinstance(entry, str | os.PathLike) for entry in entries[:100]):
+        return None
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, str | os.PathLike) or not isinstance(os.fspath(entry), str):
+            raise InputError(
+                f"X holds paths, but X[{index}] is {entry!r} ({type(entry).__name__}); "
+                "every entry must be a str or os.PathLike"
+            )
+    return [os.fspath(entry) for entry in entries]

@@ -66,6 +66,7 @@ class Settings(InputSettings):
     lr: float
     augmentation: str | Callable[[torch.Tensor], torch.Tensor] | None
     label_smoothing: float
+    frozen: bool  # all but the head, in all epochs
     multi_label: bool
 
     def augmenter(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
@@ -85,12 +86,14 @@ def settle(
     backbone = settled.backbone
     small = backbone == "smallnet"
     pretrained = estimator.weights is not None or str(backbone).startswith("xrv:")
-    frozen = estimator.freeze == "backbone" and estimator.unfreeze_at is None
-    if small or (frozen and pretrained):
+    held = estimator.freeze == "backbone"
+    if small or (held and estimator.unfreeze_at is None and pretrained):
         epochs = 100
     else:
         of_250, least = (20, 5) if pretrained else (60, 15)
         epochs = max(least, min(60, round(of_250 * (250 / n_images) ** 0.5)))
+    max_epochs = _unless_auto(estimator.max_epochs, epochs)
+    frozen = held and (estimator.unfreeze_at is None or estimator.unfreeze_at >= max_epochs)
     batch_size = (n_images if n_images <= _FULL_BATCH else 64) if small else 32
     if estimator.optimizer in ("sgd", torch.optim.SGD):
         lr = 0.03
@@ -100,11 +103,12 @@ def settle(
     smoothing = 0.05 if backbone == "cxrnet" else 0.0
     return Settings(
         **vars(settled),
-        max_epochs=_unless_auto(estimator.max_epochs, epochs),
+        max_epochs=max_epochs,
         batch_size=_unless_auto(estimator.batch_size, batch_size),
         lr=_unless_auto(estimator.lr, lr),
         augmentation=_unless_auto(estimator.augmentation, "cxr" if augments else None),
         label_smoothing=_unless_auto(estimator.label_smoothing, smoothing),
+        frozen=frozen,
         multi_label=multi_label,
     )
 

@@ -172,7 +172,7 @@ def put_weights(
     differences = _differences(found, wanted)
     if differences:
         raise WeightsError(
-            f"weights={os.fspath(weights)!r} do not fit {_title(network)}: {len(differences)} of "
+            f"weights={os.fspath(weights)!r} do not fit {title_of(network)}: {len(differences)} of "
             f"the tensors differ: {_some(differences)}; nothing was loaded"
         )
     with torch.no_grad():
@@ -240,6 +240,8 @@ def _settle_head(
     own = {key for key in wanted if key.startswith(f"{names.head}.")}
     given = {key for key in found if key.startswith(f"{names.head}.")}
     weight = f"{names.head}.weight"
+    if weight not in wanted:  # a layer whose weight is made of other tensors
+        return "all of it", None
     n_new = wanted[weight].shape[0]
     if not given:
         fate, dropped = f"it has no head, so there is a new one of {n_new}", None
@@ -286,7 +288,8 @@ def _some(items: list[str], most: int = 4) -> str:
     return "; ".join(items[:most]) + more
 
 
-def _title(network: nn.Module) -> str:
+def title_of(network: nn.Module) -> str:
+    """What messages call a network."""
     return str(getattr(network, "title", type(network).__name__))
 
 

@@ -292,8 +292,8 @@ class CXRViews:
 
     Notes
     -----
-    Pixels are taken from the nearest place, as in training. Interpolation would show the network
-    softer images than it has learnt.
+    Pixels are taken from where the policy takes them, by default from the nearest place, as in
+    training: interpolation would show the network softer images than it has learnt.
 
     References
     ----------

@@ -8,8 +8,7 @@ bytes are full and decoded again beyond, so that the numbers never depend on the
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from skcxr._cache import Decoder
 from skcxr._exceptions import ImageReadError, InputError, SkcxrError, Unreadable
+from skcxr._patients import as_paths
 from skcxr._threads import map_in_threads
 from skcxr.images import resize, to_unit
 
@@ -31,63 +31,6 @@ _PIXEL_TYPES = "uint8 (divided by 255), uint16 (divided by 65535), bool, or floa
 # --------------------------------------------------------------------------------------------
 # what is X?
 # --------------------------------------------------------------------------------------------
-
-
-def as_paths(X: Any) -> list[str] | None:
-    """X as a list of paths, or None where X is not about files.
-
-    Parameters
-    ----------
-    X : object
-        Paths come as a list, tuple, 1-D array or Series of str or PathLike, or as one column of
-        these (a one-column DataFrame or an array of shape (n, 1)).
-
-    Returns
-    -------
-    list of str or None
-        The paths.
-
-    Raises
-    ------
-    InputError
-        X is a single path, or some entries are no paths.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from skcxr.batches import as_paths
-    >>> as_paths(pd.DataFrame({"path": ["a.png", "b.png"]}))
-    ['a.png', 'b.png']
-    >>> as_paths([[0.0, 1.0]]) is None
-    True
-    """
-    if isinstance(X, str | bytes | os.PathLike):
-        raise InputError(f"X is the single path {os.fspath(X)!r}; pass a list: [path]")
-    if isinstance(X, list | tuple):
-        entries: Sequence[Any] = X
-        if not entries:
-            raise InputError("X is empty: found 0 sample(s)")
-    else:
-        if len(getattr(X, "shape", ())) == 2 and X.shape[1] != 1:
-            return None
-        dtypes = getattr(X, "dtypes", getattr(X, "dtype", None))
-        if not hasattr(X, "__array__") or getattr(dtypes, "kind", "O") not in "OUTS":
-            return None
-        array = np.asarray(X, dtype=object)
-        if array.ndim == 2 and array.shape[1] == 1:
-            array = array[:, 0]
-        if array.ndim != 1:
-            return None
-        entries = array.tolist()
-    if not any(isinstance(entry, str | os.PathLike) for entry in entries[:100]):
-        return None
-    for index, entry in enumerate(entries):
-        if not isinstance(entry, str | os.PathLike) or not isinstance(os.fspath(entry), str):
-            raise InputError(
-                f"X holds paths, but X[{index}] is {entry!r} ({type(entry).__name__}); "
-                "every entry must be a str or os.PathLike"
-            )
-    return [os.fspath(entry) for entry in entries]
 
 
 def as_images(X: Any, channel_axis: int | str = "auto", *, allow_nan: bool = False) -> Array | None:

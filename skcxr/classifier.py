@@ -6,8 +6,7 @@ import copy
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
@@ -28,7 +27,7 @@ from skcxr._cache import Decoder, EmbeddingCache
 from skcxr._callbacks import CALLBACKS, CallbackSupportMixin
 from skcxr._embeddings import Embedder, fingerprint
 from skcxr._exceptions import ImageReadWarning, InputError, Unreadable
-from skcxr._inputs import read_images
+from skcxr._inputs import columns_kept, read_images
 from skcxr._nets import OPTIMIZERS, build_net
 from skcxr._settings import DTYPES, Settings, settle
 from skcxr._targets import (
@@ -97,8 +96,8 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     max_epochs : "auto" or int, default="auto"
         Passes over the training images. "auto" takes 60 for up to 250 images, fewer for more
         (falling with the square root of their number, at least 15); with `weights` 20 for 250
-        images, up to 60 for fewer and at least 5; 100 with "smallnet" and where the backbone is
-        held still.
+        images, up to 60 for fewer and at least 5; 100 with "smallnet" and where a backbone with
+        weights is held still.
     batch_size : "auto" or int, default="auto"
         Images in a step. "auto" takes 32, and with "smallnet" all of up to 256, else 64. A last
         batch of one joins the one before it.
@@ -176,7 +175,9 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     memory : str, os.PathLike, joblib.Memory or None, default=None
         Folder in which decoded images are kept, one small file for each file and size, for other
         epochs, folds, searches and processes. A file that has changed is decoded again. The
-        result is the same to the bit. Nothing is ever removed from it; delete it when you like.
+        result is the same to the bit. Where the backbone is held still its embeddings are kept in
+        place of images, and the result is the same to the rounding of float32. Nothing is ever
+        removed from it; delete it when you like.
     on_error : {"raise", "nan"}, default="raise"
         What prediction does about a file that cannot be read: "raise" stops with its
         ImageReadError, "nan" gives a row of NaN and one :class:`skcxr.ImageReadWarning` that
@@ -211,7 +212,8 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Lowest and highest value that pixels had in fit: (0, 1) for files and integers.
     weights_ : str or None
         What was loaded and what became of its head; None without `weights`.
-    backbone_, image_size_, max_epochs_, batch_size_, lr_, augmentation_, device_, dtype_
+    backbone_, image_size_, interpolation_, max_epochs_, batch_size_, lr_, label_smoothing_, \
+augmentation_, device_, dtype_
         What "auto" became.
 
     Notes
@@ -414,7 +416,7 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         MissingDependencyError
             `backbone` needs an extra that is not installed.
         """
-        with one_at_a_time(), self._columns_kept():
+        with one_at_a_time(), columns_kept(self):
             return self._fit(X, y, sample_weight, groups)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> CXRClassifier:
@@ -481,7 +483,7 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 self._continue_from_last_fit(net)
             if self.verbose and not warm and hasattr(net.module_, "weights_info"):
                 print(f"CXRClassifier: {net.module_.weights_info}", file=sys.stderr)  # noqa: T201
-            if self._embeds_once(net, settings):
+            if self._embeds_once(settings):
                 embedder = self._embedder(net, settings)
                 dataset, rest = (self._embedded(embedder, part) for part in (dataset, rest))
             if rest is not None:
@@ -493,26 +495,25 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             context.call_on_fit_task_end(estimator=self, **given, reconstruction_attributes={})
         return self
 
-    def _embeds_once(self, net: TrainingNet, settings: Settings) -> bool:
+    def _embeds_once(self, settings: Settings) -> bool:
         """Whether all that changes in this fit is the head, so that each image is embedded once."""
-        still = self.freeze == "backbone" and (
-            self.unfreeze_at is None or self.unfreeze_at >= settings.max_epochs
-        )
         changes = settings.augmentation is not None or self.mixup or self.cutmix
-        return still and not changes and hasattr(net.module_, "embed")
+        return settings.frozen and not changes and isinstance(settings.backbone, str)
 
     def _embedder(self, net: TrainingNet, settings: Settings) -> Embedder:
         network: Any = net.module_
 
         def embed(pixels: torch.Tensor) -> torch.Tensor:
-            with torch.autocast(torch.device(settings.device).type, torch.bfloat16, self.amp):
+            with torch.autocast(torch.device(settings.device).type, torch.bfloat16, net.amp):
                 return network.embed(pixels)
 
         network.eval()
         mark = ""
         if self.memory is not None:  # the entries are those of CXRFeatures
-            parts = (settings.image_size, settings.interpolation, None, None, self.amp)
-            mark = f"{fingerprint(network, settings.backbone)} {parts}"
+            parts = (settings.image_size, settings.interpolation, None, None, net.amp)
+            of_module = [item for item in sorted((self.net_params or {}).items(), key=str)
+                         if item[0].startswith("module__")]  # fmt: skip
+            mark = f"{fingerprint(network, settings.backbone, *of_module)} {parts}"
         return Embedder(
             embed, network.embedding_size, settings.image_size,
             Decoder(interpolation=settings.interpolation), EmbeddingCache(self.memory, mark),
@@ -582,7 +583,7 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 'class_weight="balanced" is not for partial_fit, which never sees all labels; give '
                 "a dict"
             )
-        with one_at_a_time(), self._columns_kept():
+        with one_at_a_time(), columns_kept(self):
             return self._partial_fit(X, y, classes, sample_weight)
 
     def _partial_fit(self, X: Any, y: Any, classes: Any, sample_weight: Any) -> CXRClassifier:
@@ -612,7 +613,7 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 net = build_net(self, settings, len(names), seed)
             else:
                 net = self.net_
-                net.max_epochs, net.iterator_train__shuffle_seed = 1, seed
+                net.max_epochs, net.iterator_train__shuffle_seed, net.ema = 1, seed, None
                 for group in net.optimizer_.param_groups:
                     group["lr"] = lr * group.get("lr_mult", 1)
             self._train(net, dataset)
@@ -639,19 +640,6 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if len(unknown):
             raise InputError(f"y holds labels that are not in classes: {unknown.tolist()}")
         return known, np.searchsorted(known, labels)
-
-    @contextmanager
-    def _columns_kept(self) -> Iterator[None]:
-        """A fit that fails leaves what the last one knows of X's columns."""
-        names = ("n_features_in_", "feature_names_in_")
-        before = {name: self.__dict__[name] for name in names if name in self.__dict__}
-        try:
-            yield
-        except BaseException:
-            for name in names:
-                self.__dict__.pop(name, None)
-            self.__dict__.update(before)
-            raise
 
     def _continue_from_last_fit(self, net: TrainingNet) -> None:
         try:
@@ -686,6 +674,8 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self.n_iter_ = len(net.history)
         self.backbone_ = settings.backbone
         self.image_size_ = settings.image_size
+        self.interpolation_ = settings.interpolation
+        self.label_smoothing_ = settings.label_smoothing
         self.max_epochs_ = settings.max_epochs
         self.batch_size_ = settings.batch_size
         self.lr_ = settings.lr
@@ -707,11 +697,7 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         batches: list[torch.Tensor] = []
         failures: list[Unreadable] = []
         with one_at_a_time():
-            if (
-                self.memory is not None
-                and not self.tta
-                and self._embeds_once(self.net_, self._settings)
-            ):
+            if self.memory is not None and not self.tta and self._embeds_once(self._settings):
                 stored, failures = self._embedder(self.net_, self._settings)(
                     images.items, self.on_error
                 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -25,11 +27,12 @@ from skcxr._cache import Decoder, EmbeddingCache
 from skcxr._callbacks import CALLBACKS, CallbackSupportMixin
 from skcxr._embeddings import Embedder, fingerprint
 from skcxr._exceptions import ImageReadWarning, InputError
-from skcxr._inputs import read_images
+from skcxr._inputs import columns_kept, read_images
 from skcxr._settings import InputSettings, settle_input
+from skcxr._weights import title_of
 from skcxr.images import INTERPOLATIONS
 from skcxr.networks import load_network
-from skcxr.training import draw_seed, name_of, one_at_a_time, own_randomness
+from skcxr.training import device_here, draw_seed, one_at_a_time, own_randomness
 
 __all__ = ["CXRFeatures"]
 
@@ -79,7 +82,8 @@ class CXRFeatures(
         Folder in which the embedding of each image is kept, one small file each, for other
         folds, searches, processes and days. Its name depends on the file's path, size and time of
         change, or on the pixels of an array, and on the network, its weights and its input: what
-        has changed is embedded again. Nothing is ever removed from it.
+        has changed is embedded again. The result is the same to the rounding of float32. Nothing is
+        ever removed from it. Not for a `backbone` of your own, whose code may change.
     on_error : {"raise", "nan"}, default="raise"
         What becomes of a file that cannot be read: "raise" stops with its ImageReadError, "nan"
         gives a row of NaN and one :class:`skcxr.ImageReadWarning` that lists the files.
@@ -198,7 +202,7 @@ class CXRFeatures(
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> CXRFeatures:
-        """Load the network. Nothing is learnt from the images.
+        """Load the network. Of images nothing is learnt, of rows their mean and deviation.
 
         Parameters
         ----------
@@ -221,14 +225,11 @@ class CXRFeatures(
         MissingDependencyError
             `backbone` needs an extra that is not installed.
         """
-        images = read_images(self, X, reset=True)
-        settings = settle_input(self, images)
-        seed = None
-        if self.weights is None:
-            seed = draw_seed(self.random_state)
-        with one_at_a_time():
-            network = _network(settings, self.weights, seed)
-            self._become(network, settings)
+        with one_at_a_time(), columns_kept(self):
+            images = read_images(self, X, reset=True, allow_nan=self.on_error == "nan")
+            settings = settle_input(self, images)
+            seed = draw_seed(self.random_state) if self.weights is None else None
+            self._become(_network(settings, self.weights, seed), settings)
         if CALLBACKS:  # a progress bar of the pipeline asks for no more than this
             context = self._init_callback_context()
             context.call_on_fit_task_begin(estimator=self, X=X, y=y)
@@ -274,7 +275,8 @@ class CXRFeatures(
         settings, network = self._settings, self._network
         function, size = _embedding(network.module, *self._taken, settings)
         mark = ""
-        if self.memory is not None:
+        memory = self.memory if isinstance(settings.backbone, str) else None  # code may change
+        if memory is not None:
             parts = (settings.image_size, settings.interpolation, *self._taken, False)
             mark = f"{network.fingerprint()} {parts}"
         embedder = Embedder(
@@ -282,7 +284,7 @@ class CXRFeatures(
             size,
             settings.image_size,
             Decoder(interpolation=settings.interpolation),
-            EmbeddingCache(self.memory, mark),
+            EmbeddingCache(memory, mark),
             self.batch_size,
             self.num_workers,
             settings.device,
@@ -292,7 +294,7 @@ class CXRFeatures(
         with one_at_a_time():
             network.module.eval()
             embeddings, failures = embedder(images.items, self.on_error)
-        if failures:
+        if failures and images.kind == "paths":  # what is NaN in an array is known
             warnings.warn(ImageReadWarning(failures, len(embeddings)), stacklevel=2)
         return embeddings
 
@@ -306,6 +308,13 @@ class CXRFeatures(
     def weights_(self) -> str | None:
         """What was loaded."""
         return getattr(self.module_, "weights_info", None)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if hasattr(self, "_network"):  # its GPU may not be here
+            self.device_ = device_here(self._settings.device)
+            self._settings = replace(self._settings, device=self.device_)
+            self._network.module.to(self.device_)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_network")
@@ -329,6 +338,9 @@ class FrozenNetwork:
         self.module = module
         self.name = name
         self._fingerprint: str | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "module": copy.deepcopy(self.module).cpu()}
 
     def fingerprint(self) -> str:
         """All that its outputs depend on."""
@@ -364,11 +376,7 @@ def _network(settings: InputSettings, weights: Any, seed: int | None) -> FrozenN
         settings.backbone, weights, changed, settings.image_size, settings.pixels,
         settings.torch_dtype, settings.device, seed,
     )  # fmt: skip
-    try:
-        hash(key)
-    except TypeError:  # a factory that cannot be told apart
-        return _build(key)
-    return _remembered(key)
+    return _remembered(key) if isinstance(settings.backbone, str) else _build(key)
 
 
 @lru_cache(maxsize=2)
@@ -387,6 +395,8 @@ def _build(key: _Key) -> FrozenNetwork:
             dtype=key.dtype,
         )
     name = key.backbone if isinstance(key.backbone, str) else repr(key.backbone)
+    if not isinstance(key.backbone, str):
+        module = copy.deepcopy(module)  # a factory may give one that is used elsewhere
     return FrozenNetwork(module.to(key.device).eval().requires_grad_(False), name)
 
 
@@ -413,7 +423,7 @@ def _embedding(
     if pooling is not None:  # the network's own embedding is pooled already
         layers = [-1 if which is None else which for which in layers]
     modules = [None if which is None else _find_layer(network, which) for which in layers]
-    axes = (1, 2) if "swin" in str(settings.backbone) else (2, 3)  # these keep channels last
+    names = {m: which for m, which in zip(modules, layers, strict=True) if m is not None}
     # of our own networks larger batches run in pieces side by side, and hooks would see each
     piece = len if hasattr(network, "body") else (lambda pixels: 8)
 
@@ -421,10 +431,11 @@ def _embedding(
         return torch.cat([run_piece(part) for part in torch.split(pixels, piece(pixels))])
 
     def run_piece(pixels: Tensor) -> Tensor:
-        outputs: dict[nn.Module, Any] = {}
+        outputs: dict[nn.Module, Tensor] = {}
 
         def keep(module: nn.Module, arguments: Any, output: Any) -> None:
-            outputs[module] = output
+            # here: what comes next may work in place
+            outputs[module] = _pool(output, pooling or "avg", settings.image_size, names[module])
 
         handles = [m.register_forward_hook(keep) for m in modules if m is not None]
         try:
@@ -436,9 +447,7 @@ def _embedding(
         for which, module in zip(layers, modules, strict=True):
             if module is not None and module not in outputs:
                 raise InputError(f"layer={which!r} is not run when the network embeds images")
-            parts.append(
-                own if module is None else _pool(outputs[module], pooling or "avg", axes, which)
-            )
+            parts.append(own if module is None else outputs[module])
         return torch.cat(parts, 1)
 
     with one_at_a_time(), torch.no_grad():
@@ -456,11 +465,16 @@ def _find_layer(network: nn.Module, layer: Any) -> nn.Module:
                 continue
         names = [name.removeprefix("body.") for name, _ in network.named_modules() if name]
         raise InputError(
-            f"layer={layer!r} is no module of {name_of(network)}; it has "
+            f"layer={layer!r} is no module of {title_of(network)}; it has "
             f"{', '.join(names[:40])}{', ...' if len(names) > 40 else ''}"
         )
     if isinstance(layer, bool) or not isinstance(layer, Integral):
         raise InputError(f"layer={layer!r} is neither the number of a stage nor a module's name")
+    if not hasattr(network, "stages"):
+        raise InputError(
+            f"layer={layer} counts stages, and {title_of(network)} does not tell its own; give the "
+            "name of a module"
+        )
     stages = network.stages()  # type: ignore[operator]
     number = int(layer)
     if not -len(stages) <= number < len(stages):
@@ -469,14 +483,19 @@ def _find_layer(network: nn.Module, layer: Any) -> nn.Module:
     return found
 
 
-def _pool(output: Any, pooling: str, axes: tuple[int, int], layer: Any) -> Tensor:
-    """Features of shape (B, C), (B, N, C) or of a map, whose places lie on `axes` -> (B, d)."""
+def _pool(output: Any, pooling: str, image_size: tuple[int, int], layer: Any) -> Tensor:
+    """Features of shape (B, C), (B, N, C), (B, C, H, W) or (B, H, W, C) -> (B, d)."""
     if not isinstance(output, Tensor) or output.ndim not in (2, 3, 4):
         what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise InputError(f"layer={layer!r} gives {what}, which cannot be pooled into one row each")
     if output.ndim == 2:
         return output
-    places = (1,) if output.ndim == 3 else axes
+    places: tuple[int, ...] = (1,)
+    if output.ndim == 4:
+        # the places of a map stand to each other as the sides of the image do
+        ratio = image_size[0] / image_size[1]
+        first, last = (abs(np.log(output.shape[k] / output.shape[k + 1] / ratio)) for k in (2, 1))
+        places = (1, 2) if last < first else (2, 3)
     parts = []
     if "avg" in pooling:
         parts.append(output.mean(places))

@@ -209,9 +209,9 @@ def resize(
     """Bring a gray image to a size. Internal.
 
     Antialiased, by default with a Hamming window: every new pixel is a weighted mean of old ones,
-    so no value leaves the range of the old (bicubic overshoots at edges and is clipped to the
-    image's own range), and less is blurred than by a triangle (bilinear). Networks with weights
-    get the interpolation with which these were trained.
+    so no value leaves the range of the old, and less is blurred than by a triangle (bilinear).
+    Bicubic overshoots at edges: what leaves the range of integers is cut off, and floats stay
+    within those of the image. Networks with weights get the window with which these were trained.
 
     Parameters
     ----------
@@ -314,8 +314,10 @@ def _resize_box(
     image = Image.fromarray(np.ascontiguousarray(source))
     box = (left, top, right, bottom)
     scaled = np.array(image.resize(inner[::-1], INTERPOLATIONS[interpolation], box))
-    if interpolation == "bicubic" and scaled.dtype != np.uint8:
-        scaled = scaled.clip(source.min(), source.max())
+    if interpolation == "bicubic" and array.dtype == np.uint16:
+        scaled = scaled.clip(0, 65535)
+    elif interpolation == "bicubic" and array.dtype.kind == "f":
+        scaled = scaled.clip(array.min(), array.max())
     if array.dtype == np.uint16:
         scaled = np.rint(scaled)
     scaled = scaled.astype(array.dtype, copy=False)

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d
 from sklearn.base import clone
-from sklearn.utils import check_random_state
 from skorch.callbacks import Callback
 
+from skcxr._cache import Decoder
 from skcxr._callbacks import CALLBACKS
 from skcxr._exceptions import InputError
 from skcxr._inputs import read_images
 from skcxr._settings import settle
 from skcxr.classifier import CXRClassifier
-from skcxr.training import StopTrainingError, one_at_a_time, own_randomness
+from skcxr.training import StopTrainingError, draw_seed, one_at_a_time, own_randomness
 
 __all__ = ["AugmentationDisplay", "LearningRateDisplay", "lr_find"]
 
@@ -167,9 +167,11 @@ class AugmentationDisplay:
             if fitted
             else settle(estimator, images, np.ones(n_images), multi_label=False)
         )
-        pixels, _ = settings.dataset(images).__getitems__(list(range(n_images)))
+        decode = Decoder(estimator.memory, settings.interpolation)
+        dataset = settings.dataset(images, decode=decode)
+        pixels, _ = dataset.__getitems__(list(range(n_images)))
         augment = settings.augmenter()
-        with one_at_a_time(), own_randomness(_seed(random_state), "cpu"):
+        with one_at_a_time(), own_randomness(draw_seed(random_state), "cpu"):
             # of copies: a transform may work in place
             draws = [augment(pixels.clone()) if augment else pixels for _ in range(n_draws)]
         low, high = images.pixel_range
@@ -474,12 +476,6 @@ def _steepest(lr: Array, loss: Array) -> float:
         return float("nan")
     slope = np.gradient(smooth, np.log(lr))[:until]
     return float(lr[slope.argmin()]) if slope.min() < 0 else float("nan")
-
-
-def _seed(random_state: int | np.random.RandomState | None) -> int:
-    if random_state is None:  # the global generator is the caller's
-        return int(np.random.SeedSequence().generate_state(1)[0]) % (2**31 - 1)
-    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def _check_classifier(estimator: Any) -> None:

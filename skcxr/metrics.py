@@ -10,7 +10,7 @@ import numpy as np
 
 from skcxr._exceptions import InputError
 
-__all__ = ["make_masked_scorer", "specificity_at_sensitivity"]
+__all__ = ["make_masked_scorer", "target_sensitivity"]
 
 Array = np.ndarray[Any, Any]
 
@@ -118,13 +118,15 @@ def make_masked_scorer(
     return _MaskedScorer(score_func, response_method, 1 if greater_is_better else -1, kwargs)
 
 
-def specificity_at_sensitivity(
+def target_sensitivity(
     y_true: Any, y_pred: Any, *, pos_label: Any, sensitivity: float = 0.95
 ) -> float:
-    """Specificity of predictions that find enough positive cases; a score to choose thresholds by.
+    """How near predictions come to a wanted sensitivity, from above; a score for thresholds.
 
     :class:`sklearn.model_selection.TunedThresholdClassifierCV` with a scorer of it takes the
-    threshold with the best specificity among those that keep the sensitivity.
+    highest threshold at which enough of the positive cases are still found. Negative cases do not
+    count: those of the same hospital are often told apart at any threshold, and say little about
+    where the next hospital's will lie.
 
     Parameters
     ----------
@@ -138,28 +140,30 @@ def specificity_at_sensitivity(
     Returns
     -------
     float
-        1 plus the specificity, in [1, 2], where the sensitivity is reached; else the sensitivity
-        itself, in [0, 1), so that more of it is better.
+        1 where just this share is found, less by what is found beyond; below the share, what is
+        found minus 1, so that more of it is better. In [-1, 1].
 
     Raises
     ------
     InputError
-        `y_true` holds one class only.
+        `y_true` holds no positive case.
 
     Examples
     --------
     >>> from sklearn.metrics import make_scorer
-    >>> from skcxr.metrics import specificity_at_sensitivity
+    >>> from skcxr.metrics import target_sensitivity
     >>> y_true, y_pred = ["ill", "ill", "well", "well"], ["ill", "ill", "ill", "well"]
-    >>> specificity_at_sensitivity(y_true, y_pred, pos_label="ill")
-    1.5
-    >>> scorer = make_scorer(specificity_at_sensitivity, pos_label="ill", sensitivity=0.9)
+    >>> target_sensitivity(y_true, y_pred, pos_label="ill", sensitivity=0.75)
+    0.75
+    >>> target_sensitivity(y_true, ["ill", "well"] * 2, pos_label="ill", sensitivity=0.75)
+    -0.5
+    >>> scorer = make_scorer(target_sensitivity, pos_label="ill", sensitivity=0.9)
     """
     positive, found = np.asarray(y_true) == pos_label, np.asarray(y_pred) == pos_label
-    if positive.all() or not positive.any():
+    if not positive.any():
         raise InputError(
-            "y_true holds one class, and sensitivity and specificity need both; where a threshold "
-            "is tuned, more patients of the rarer class are needed"
+            f"y_true holds no {pos_label!r}; where a threshold is tuned, more patients of that "
+            "class are needed"
         )
     reached = float(found[positive].mean())
-    return reached if reached < sensitivity else 1 + float((~found[~positive]).mean())
+    return reached - 1 if reached < sensitivity else 1 - (reached - sensitivity)

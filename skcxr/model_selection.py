@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
 from skcxr._exceptions import InputError, PatientWarning
-from skcxr._patients import patients_from_names
+from skcxr._patients import as_paths, patients_from_names
 
 __all__ = ["PatientKFold"]
 
@@ -104,19 +104,24 @@ class PatientKFold(StratifiedGroupKFold):
         train, test : ndarray of int
             Indices of images.
 
+        Raises
+        ------
+        InputError
+            `y` is None.
+
         Warns
         -----
         PatientWarning
             Patients are unknown.
         """
+        if y is None:
+            raise InputError("PatientKFold stratifies by y, and y is None")
         if groups is None:
             groups = _patients(X, len(y))
         yield from islice(super().split(np.zeros(len(y)), y, groups), self.get_n_splits())
 
 
 def _patients(X: Any, n_images: int) -> np.ndarray[Any, Any]:
-    from skcxr.batches import as_paths
-
     paths = as_paths(X)
     if paths is None:
         patients, n_unknown = np.arange(n_images), n_images

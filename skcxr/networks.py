@@ -269,7 +269,8 @@ def _find(backbone: str) -> tuple[str, str]:
         architecture, _, tag = name.partition(".")
         if name in known:
             return kind, name
-        if kind == "timm" and architecture in known and tag in LIBRARIES[kind].published(name):
+        tags = LIBRARIES[kind].published(name) if kind == "timm" and architecture in known else []
+        if tag != "DEFAULT" and tag in tags:
             return kind, name
         near = get_close_matches(architecture, known, n=5) or known[:3]
         raise InputError(

@@ -67,7 +67,7 @@ from skcxr.augmentation import CXRAugmentation
 from skcxr.classifier import CXRClassifier
 from skcxr.features import CXRFeatures, FrozenNetwork
 from skcxr.images import INTERPOLATIONS
-from skcxr.metrics import _MaskedScorer, specificity_at_sensitivity
+from skcxr.metrics import _MaskedScorer, target_sensitivity
 from skcxr.model_selection import PatientKFold
 from skcxr.networks import draw_network, list_backbones
 from skcxr.preprocessing import ImageLoader
@@ -81,7 +81,7 @@ _KINDS: dict[str, tuple[type[Any], type[InputSettings]]] = {
     "CXRClassifier": (CXRClassifier, Settings),
     "CXRFeatures": (CXRFeatures, InputSettings),
 }
-_MOST_SIDE = 4096  # pixels; networks of other libraries may take memory by the size of an image
+_MOST_PIXELS = 2048**2  # in an image for which a file may make a network take memory
 
 
 def save_model(model: Any, path: str | os.PathLike[str]) -> str:
@@ -388,6 +388,9 @@ def _difference(
     # without memory: what a file describes may be of any size; torchvision's RegNets, whose
     # sizes their names settle, cannot be built so
     device = "cpu" if str(settings.backbone).startswith("regnet_") else "meta"
+    asked = [key for key in getattr(model, "net_params", None) or {} if key.startswith("module__")]
+    if device == "cpu" and set(asked) - {"module__dropout"}:
+        return f"{settings.backbone} with {asked[0]}= is not saved"
     with one_at_a_time(), own_randomness(0, "cpu"), torch.device(device):
         built = _build(model, replace(settings, device=device), n_outputs)
     module = built.module_ if isinstance(settings, Settings) else built
@@ -415,7 +418,9 @@ def _decode_settings(saved: dict[str, Any], kind: type[InputSettings]) -> InputS
     require(settings.dtype in DTYPES, f"its setting dtype={settings.dtype!r} is unknown")
     window = settings.interpolation
     require(window in INTERPOLATIONS, f"its setting interpolation={window!r} is unknown")
-    known = settings.backbone in list_backbones("own") or max(settings.image_size) <= _MOST_SIDE
+    # for less, layers of CXRFeatures are tried and networks of other libraries built
+    unlimited = kind is Settings and settings.backbone in list_backbones("own")
+    known = unlimited or math.prod(settings.image_size) <= _MOST_PIXELS
     require(known, f"its image_size={settings.image_size} is huge")
     policy = getattr(settings, "augmentation", None)
     known = policy in (None, "cxr") or type(policy) is CXRAugmentation
@@ -449,7 +454,7 @@ _OF_SKLEARN = {  # what its estimators hold inside; none of it runs what a file 
     "utils._bunch": ("Bunch",),
     "utils._metadata_requests": ("MetadataRequest", "MethodMetadataRequest"),
 }
-_OURS = (ImageLoader, PatientKFold, _MaskedScorer, specificity_at_sensitivity)  # hold no code
+_OURS = (ImageLoader, PatientKFold, _MaskedScorer, target_sensitivity)  # hold no code
 _loaded: ContextVar[list[Ours] | None] = ContextVar("_loaded", default=None)
 
 

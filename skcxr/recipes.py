@@ -26,7 +26,7 @@ from skcxr.augmentation import CXRAugmentation
 from skcxr.batches import as_images, as_paths
 from skcxr.classifier import CXRClassifier
 from skcxr.features import CXRFeatures
-from skcxr.metrics import specificity_at_sensitivity
+from skcxr.metrics import target_sensitivity
 from skcxr.model_selection import PatientKFold
 from skcxr.training import draw_seed
 
@@ -287,8 +287,8 @@ def _epochs(of_4000: int, target: np.ndarray[Any, Any]) -> int:
 
 def _committee(n_members: int, seed: int, **settings: Any) -> VotingClassifier:
     """The same network from several seeds."""
-    if n_members < 1:
-        raise InputError(f"n_members={n_members!r} must be 1 or more")
+    if int(n_members) != n_members or n_members < 1:
+        raise InputError(f"n_members={n_members!r} is no number of networks: 1 or more")
     members = [
         (f"cxrnet_{k}", CXRClassifier("cxrnet", random_state=seed + k, **settings))
         for k in range(n_members)
@@ -349,9 +349,7 @@ def _with_threshold(
     pos_label = pos_label.item() if isinstance(pos_label, np.generic) else pos_label
     return TunedThresholdClassifierCV(
         model,
-        scoring=make_scorer(
-            specificity_at_sensitivity, sensitivity=sensitivity, pos_label=pos_label
-        ),
+        scoring=make_scorer(target_sensitivity, sensitivity=sensitivity, pos_label=pos_label),
         thresholds=1000,
         cv=PatientKFold(4, n_used=1, shuffle=True, random_state=seed),
     )

@@ -32,6 +32,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from skcxr._exceptions import InputError, TrainingError
+from skcxr._weights import title_of
 
 __all__ = ["TrainingNet", "WeightedBinaryCrossEntropy", "WeightedCrossEntropy"]
 
@@ -168,8 +169,12 @@ class TrainingNet(skorch.NeuralNet):
 
     def _set_training(self, training: bool = True) -> None:
         super()._set_training(training)
-        for module in self.still_:  # its statistics are those it was trained with
-            module.eval()
+        for name in self.still_:  # its statistics are those it was trained with
+            self.module_.get_submodule(name).eval()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # the averaging of a fit under way holds a function of torch's that has no name
+        return {**super().__getstate__(), "_average": [], "_raw": None}
 
     def train_step(self, batch: Any, **fit_params: Any) -> Any:
         """Augment and mix a batch, then let skorch take its step."""
@@ -372,13 +377,8 @@ def schedule(
     return [("lr_schedule", callback)]
 
 
-def name_of(network: nn.Module) -> str:
-    """What messages call a network."""
-    return str(getattr(network, "title", type(network).__name__))
-
-
-def hold_still(network: nn.Module, freeze: str | int | None) -> list[nn.Module]:
-    """Take what `freeze` names out of training; the modules to keep in evaluation mode.
+def hold_still(network: nn.Module, freeze: str | int | None) -> list[str]:
+    """Take what `freeze` names out of training; the names of modules to keep in evaluation mode.
 
     Parameters
     ----------
@@ -389,8 +389,8 @@ def hold_still(network: nn.Module, freeze: str | int | None) -> list[nn.Module]:
 
     Returns
     -------
-    list of torch.nn.Module
-        The modules.
+    list of str
+        Their names in the network: modules themselves would not be its own in a copy of the net.
 
     Raises
     ------
@@ -406,7 +406,7 @@ def hold_still(network: nn.Module, freeze: str | int | None) -> list[nn.Module]:
     if not hasattr(network, "stages"):
         raise InputError(
             f"freeze={freeze!r} needs a network that tells its stages, and "
-            f"{name_of(network)} does not; use a backbone by name, or give the module "
+            f"{title_of(network)} does not; use a backbone by name, or give the module "
             "stages() and stage_parameters()"
         )
     modules: list[list[nn.Module]] = network.stages()  # type: ignore[operator]
@@ -415,7 +415,7 @@ def hold_still(network: nn.Module, freeze: str | int | None) -> list[nn.Module]:
         n_stages = len(modules)
     elif int(freeze) > len(modules):
         raise InputError(
-            f"freeze={freeze} stages, but {name_of(network)} has {len(modules)} before its "
+            f"freeze={freeze} stages, but {title_of(network)} has {len(modules)} before its "
             f'head; freeze="backbone" holds them all'
         )
     else:
@@ -426,7 +426,8 @@ def hold_still(network: nn.Module, freeze: str | int | None) -> list[nn.Module]:
     still = [module for stage in modules[:n_stages] for module in stage]
     if n_stages == len(modules) and isinstance(getattr(network, "body", None), nn.Module):
         still.append(network.body)  # type: ignore[arg-type]
-    return still
+    names = {id(module): name for name, module in network.named_modules()}
+    return [names[id(module)] for module in still]
 
 
 def device_here(device: str) -> str:

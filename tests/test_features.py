@@ -25,6 +25,7 @@ from skcxr import (
     InputError,
     WeightsError,
 )
+from skcxr.features import _pool
 from skcxr.networks import CXRNet
 
 
@@ -132,7 +133,7 @@ def test_layers_that_are_not_there(parameters, message, files):
 
 def test_images_that_vanish_in_a_network(files):
     features = CXRFeatures("alexnet", weights=None, image_size=8, random_state=0).fit(files)
-    with pytest.raises(InputError, match=r"'alexnet' cannot run on images of 8 x 8 pixels"):
+    with pytest.raises(InputError, match=r"'alexnet' cannot run on 8 images of 8 x 8 pixels"):
         features.transform(files)
 
 
@@ -225,3 +226,68 @@ def test_a_progress_bar_goes_to_standard_error(files, capsys):
     out, err = capsys.readouterr()
     assert not out
     assert "embedding" in err
+
+
+def test_a_layer_is_taken_before_the_next_one_works_in_place(images):
+    features = CXRFeatures("resnet18", weights=None, image_size=32, layer="bn1", random_state=0)
+    found = features.fit_transform(images[0])
+    assert (found < 0).any()  # its rectifier overwrites it
+
+
+@pytest.mark.parametrize(
+    ("shape", "image_size", "axes"),
+    [
+        ((2, 8, 7, 7), (224, 224), (2, 3)), ((2, 7, 7, 8), (224, 224), (1, 2)),
+        ((2, 8, 7, 14), (224, 448), (2, 3)), ((2, 7, 14, 8), (224, 448), (1, 2)),
+        ((2, 8, 1, 1), (32, 32), (2, 3)), ((2, 1, 1, 8), (32, 32), (1, 2)),
+    ],
+)  # fmt: skip
+def test_places_of_a_map_are_found_where_channels_come_last(shape, image_size, axes):
+    output = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(_pool(output, "avg", image_size, None), output.mean(axes))
+
+
+def test_a_fit_that_fails_leaves_what_was_fitted(files):
+    rows = np.random.default_rng(0).random((6, 64))
+    features = CXRFeatures("smallnet", weights=None, random_state=0).fit(rows)
+    before = features.transform(rows)
+    with pytest.raises(InputError, match="no module"):
+        features.set_params(layer="gone").fit(rows[:, :16])
+    assert features.n_features_in_ == 64
+    assert_array_equal(features.transform(rows), before)
+
+
+def test_a_head_that_is_not_used_is_not_missed(files, images, tmp_path):
+    labels = np.array(["a", "b", "c"] * 8)
+    clf = CXRClassifier("cxrnet", image_size=32, max_epochs=1, random_state=0).fit(files, labels)
+    torch.save(clf.module_.state_dict(), tmp_path / "three.pt")
+    features = CXRFeatures("cxrnet", weights=tmp_path / "three.pt", image_size=32).fit(files)
+    assert "its head of 3 outputs was replaced" in features.weights_
+    assert features.transform(files).shape == (24, 512)
+
+
+class Tiny(torch.nn.Module):
+    """A network of somebody's own."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.embedding_size = 4
+        self.conv = torch.nn.Conv2d(1, 4, 3)
+
+    def embed(self, x):
+        return self.conv(x).mean((2, 3))
+
+
+def test_networks_of_your_own(images, tmp_path):
+    features = CXRFeatures(Tiny, weights=None, random_state=0, memory=tmp_path).fit(images[0])
+    assert features.transform(images[0]).shape == (24, 4)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]  # its code may change
+    with pytest.raises(InputError, match="Tiny does not tell its own"):
+        features.set_params(layer=0).fit(images[0])
+
+
+def test_nan_images_are_nan_rows_without_a_word(images):
+    pixels = images[0] / 255.0
+    pixels[3] = np.nan
+    found = small(on_error="nan").fit(pixels).transform(pixels)
+    assert_array_equal(np.flatnonzero(np.isnan(found).any(axis=1)), [3])

@@ -46,6 +46,11 @@ def test_fewer_folds_than_there_are():
             PatientKFold(4, n_used=n_used)
 
 
+def test_y_is_needed():
+    with pytest.raises(InputError, match="y is None"):
+        list(PatientKFold(3).split(PATHS, None))
+
+
 def test_unknown_patients_are_told_and_each_its_own():
     rows = np.random.default_rng(0).random((60, 3))
     with pytest.warns(PatientWarning, match="60 of 60 images"):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -268,3 +271,56 @@ def test_torchvision_networks_are_trained_and_saved(images, tmp_path):
     clf = quick("mobilenet_v3_small", max_epochs=1).fit(*images)
     again = load_model(save_model(clf, tmp_path / "model"))
     assert_allclose(again.predict_proba(images[0]), clf.predict_proba(images[0]), atol=1e-6)
+
+
+def test_a_copy_of_a_frozen_classifier_is_frozen_too(images):
+    clf = quick("resnet18", freeze="backbone", max_epochs=1).fit(*images)
+    content = pickle.dumps(clf)
+    weights = sum(tensor.nbytes for tensor in clf.module_.state_dict().values())
+    assert len(content) < 1.1 * weights
+    for again in (pickle.loads(content), copy.deepcopy(clf)):
+        before = Watch.copy(again.net_)
+        again.partial_fit(*images)
+        assert changed(before, Watch.copy(again.net_)) == {"head.weight", "head.bias"}
+
+
+def test_partial_fit_does_not_average(images):
+    clf = quick(ema=0.9).fit(*images)
+    plain = pickle.loads(pickle.dumps(clf))
+    plain.net_.ema = None
+    clf.partial_fit(*images)
+    again = pickle.loads(pickle.dumps(clf))
+    assert_array_equal(
+        plain.partial_fit(*images).predict_proba(images[0]), again.predict_proba(images[0])
+    )
+
+
+def test_memory_tells_networks_of_equal_weights_apart(images, tmp_path):
+    scores = []
+    for pool in ("avg", "max"):
+        clf = quick("timm:resnet18", freeze="backbone", image_size=64, memory=tmp_path)
+        clf.set_params(net__module__global_pool=pool).fit(*images)
+        kept = clf.decision_function(images[0])
+        assert_allclose(clf.set_params(memory=None).decision_function(images[0]), kept, atol=1e-4)
+        scores.append(kept)
+    assert not np.allclose(*scores)
+
+
+@pytest.mark.parametrize("lr_schedule", ["onecycle", None])
+def test_rates_of_a_network_without_a_head_are_told(lr_schedule, images):
+    def flat(num_classes):
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(32 * 32, num_classes))
+
+    with pytest.raises(InputError, match="its attribute `head`, and Sequential has none"):
+        quick(flat, backbone_lr_mult=0.1, lr_schedule=lr_schedule).fit(*images)
+
+
+def test_batch_statistics_of_one_image_are_told(images):
+    with pytest.raises(InputError, match=r"'resnet18' cannot run on 1 images of 32 x 32 pixels"):
+        quick("resnet18", batch_size=1).fit(*images)
+
+
+def test_held_still_to_the_last_epoch_is_held_still(images, passes):
+    clf = quick("resnet18", freeze="backbone", unfreeze_at=3).fit(*images)
+    assert clf.augmentation_ is None
+    assert sum(passes) == 24

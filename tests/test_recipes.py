@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import make_scorer
+from sklearn.model_selection import StratifiedGroupKFold, TunedThresholdClassifierCV
 from sklearn.utils import Bunch
 
 from skcxr import InputError, load_cxr_table, load_model, make_cxr_phantoms, save_model
+from skcxr.metrics import target_sensitivity
 from skcxr.recipes import few_films, few_films_ensemble, screening, thumbnails
 
 ALL = [few_films, few_films_ensemble, screening, thumbnails]
@@ -66,6 +70,22 @@ def test_thumbnails_find_the_share_that_was_asked_for(drawn, tmp_path):
     assert found.mean() > 0.6
     again = load_model(save_model(model, tmp_path / "model"))
     assert_array_equal(again.predict(drawn.data), model.predict(drawn.data))
+
+
+def test_the_threshold_is_the_highest_that_finds_enough():
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], 200)
+    X = np.concatenate([rng.uniform(0, 0.4, 200), rng.uniform(0.6, 1, 200)])[:, None]
+    scorer = make_scorer(target_sensitivity, pos_label=1, sensitivity=0.9)
+    model = TunedThresholdClassifierCV(
+        FrozenEstimator(LogisticRegression().fit(X, y)), scoring=scorer, cv="prefit", refit=False,
+        thresholds=2000,
+    ).fit(X, y)  # fmt: skip
+    found = model.predict(X)
+    assert found[y == 1].mean() == pytest.approx(0.9, abs=0.01)  # although 1.0 costs no normal
+    assert target_sensitivity([1, 1], [1, 1], pos_label=1) == pytest.approx(0.95)
+    with pytest.raises(InputError, match="holds no 1"):
+        target_sensitivity([0, 0], [1, 1], pos_label=1)
 
 
 def test_more_classes_or_no_sensitivity_keep_the_usual_threshold(drawn):
