@@ -279,16 +279,20 @@ def _torchvision_fetch(name: str, weights: str, image_size: Size, **kwargs: Any)
 # --------------------------------------------------------------------------------------------
 
 
-def _import(library: str, extra: str) -> Any:
+@contextlib.contextmanager
+def _quiet(library: str) -> Iterator[None]:
+    """The first import of a library, in which its warnings are its own."""
     if library in sys.modules:
-        return import_optional(library, extra)
+        yield
+        return
     with warnings.catch_warnings():  # torchxrayvision's import silences all of the process
         warnings.simplefilter("ignore")  # timm's gives some that its users cannot help
-        return import_optional(library, extra)
+        yield
 
 
 def _timm() -> Any:
-    return _import("timm", "timm")
+    with _quiet("timm"):
+        return import_optional("timm", "timm")
 
 
 def _timm_names() -> list[str]:
@@ -355,7 +359,8 @@ def _timm_fetch(name: str, weights: str, image_size: Size, **kwargs: Any) -> Fet
 
 
 def _xrv() -> Any:
-    return _import("torchxrayvision", "xrv").models
+    with _quiet("torchxrayvision"):
+        return import_optional("torchxrayvision", "xrv").models
 
 
 def _xrv_names() -> list[str]:
