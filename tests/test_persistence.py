@@ -73,6 +73,17 @@ def saved(fitted, tmp_path):
     return Path(save_model(fitted, tmp_path / "model"))
 
 
+def alter(saved, keys, value):
+    """Write another value into the config.json of a saved model."""
+    config = json.loads((saved / "config.json").read_text())
+    *parents, key = keys.split(".")
+    part = config
+    for parent in parents:
+        part = part[parent]
+    part[key] = value
+    (saved / "config.json").write_text(json.dumps(config))
+
+
 def findings(images):
     labels = pd.DataFrame({"bar": 1.0, "vertical": images[1] == "v"}).astype(float)
     labels.loc[::2, "bar"] = 0
@@ -135,13 +146,7 @@ def test_weights_are_not_looked_for_when_a_model_is_loaded(files, images, tmp_pa
 def test_altered_features(keys, value, reason, files, tmp_path):
     features = CXRFeatures("mobilenet_v3_small", weights=None, image_size=32, random_state=0)
     saved = Path(save_model(features.fit(files), tmp_path / "model"))
-    config = json.loads((saved / "config.json").read_text())
-    *parents, key = keys.split(".")
-    part = config
-    for parent in parents:
-        part = part[parent]
-    part[key] = value
-    (saved / "config.json").write_text(json.dumps(config))
+    alter(saved, keys, value)
     if reason is None:
         assert load_model(saved).memory is None
     else:
@@ -616,13 +621,7 @@ def test_enormous_configs_are_not_read(saved):
     ],
 )  # fmt: skip
 def test_altered_configs(keys, value, reason, saved):
-    config = json.loads((saved / "config.json").read_text())
-    *parents, key = keys.split(".")
-    part = config
-    for parent in parents:
-        part = part[parent]
-    part[key] = value
-    (saved / "config.json").write_text(json.dumps(config))
+    alter(saved, keys, value)
     with pytest.raises(ModelFileError, match=reason):
         load_model(saved)
 
