@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from skcxr._cache import Decoder, EmbeddingCache
@@ -107,7 +107,7 @@ def _shown(loader: BatchLoader) -> Any:
 
 def fingerprint(network: nn.Module, *parts: Any) -> str:
     """All that an embedding depends on beside the image, as a hash: weights, and `parts`."""
-    versions = torch.__version__, torchvision.__version__
+    versions = torch.__version__, version("torchvision")
     digest = hashlib.sha256(repr((versions, *parts)).encode("utf-8", "backslashreplace"))
     for name, module in network.named_modules():  # strides, poolings and what else has no tensors
         if module is not network.head:

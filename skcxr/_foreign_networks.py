@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from skcxr._exceptions import InputError, WeightsError
@@ -229,17 +228,23 @@ NO_HEAD = ("squeezenet",)
 _INCEPTIONS = ("googlenet", "inception_v3")
 
 
+def _models() -> Any:
+    import torchvision  # takes a second, for which only those who need it wait
+
+    return torchvision.models
+
+
 def _torchvision_names() -> list[str]:
-    names = torchvision.models.list_models(module=torchvision.models)
+    names = _models().list_models(module=_models())
     return [name for name in names if not name.startswith(NO_HEAD)]
 
 
 def _torchvision_published(name: str) -> list[str]:
-    return [str(w.name) for w in torchvision.models.get_model_weights(name)]
+    return [str(w.name) for w in _models().get_model_weights(name)]
 
 
 def _torchvision_spec(name: str, weights: str | None) -> InputSpec:
-    known = torchvision.models.get_model_weights(name)
+    known = _models().get_model_weights(name)
     said = known[weights or "DEFAULT"].transforms()
     mean, std = tuple(said.mean), tuple(said.std)
     if name in _INCEPTIONS:
@@ -261,14 +266,14 @@ def _torchvision_build(
         ours["input_size"] = image_size
     elif name in _INCEPTIONS:
         ours |= {"aux_logits": False, "init_weights": False, "transform_input": False}
-    body = torchvision.models.get_model(name, **ours, **kwargs)
+    body = _models().get_model(name, **ours, **kwargs)
     head, head_name, dropout = _take_head(body)
     names = Names("head", "body.", (head_name,), ("aux1.", "aux2.", "AuxLogits."))
     return ForeignNet(name, body, head, spec, names, dropout)
 
 
 def _torchvision_fetch(name: str, weights: str, image_size: Size, **kwargs: Any) -> Fetched:
-    known = torchvision.models.get_model_weights(name)[weights]
+    known = _models().get_model_weights(name)[weights]
     with _downloading(name, weights, known.url, f"folder {torch.hub.get_dir()}/checkpoints"):
         state = known.get_state_dict(progress=False, check_hash=True)
     return state, f"{known.name} of torchvision"
@@ -384,7 +389,7 @@ def _xrv_build(
     # classes bring every image to one size and turn logits into other scores
     architecture = name.partition("-")[0]
     ours = {"weights": None, "num_classes": num_classes}
-    body = torchvision.models.get_model(architecture, **ours, **kwargs)
+    body = _models().get_model(architecture, **ours, **kwargs)
     stem = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
     if architecture.startswith("densenet"):
         body.features.conv0 = stem

@@ -44,6 +44,17 @@ def test_import_does_not_wait_for_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_our_own_networks_do_not_wait_for_torchvision():
+    code = (
+        "import sys, numpy as np; from skcxr import CXRClassifier, CXRFeatures; "
+        "X, y = np.zeros((4, 8, 8), np.uint8), [0, 1, 0, 1]; X[::2, :4] = 9; "
+        "CXRClassifier(max_epochs=1, random_state=0).fit(X, y); "
+        "CXRFeatures('cxrnet', weights=None, random_state=0).fit(X).transform(X); "
+        "assert 'torchvision' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_submodules_are_found_without_an_import_of_their_own():
     code = "import skcxr; skcxr.images.read_image; skcxr.datasets.load_cxr_folder"
     subprocess.run([sys.executable, "-c", code], check=True)
