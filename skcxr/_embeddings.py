@@ -105,8 +105,20 @@ def _shown(loader: BatchLoader) -> Any:
     return track(loader, "embedding", total=len(loader), console=Console(stderr=True))
 
 
+def cache_mark(
+    of_network: str,
+    image_size: tuple[int, int],
+    interpolation: str,
+    layer: Any = None,
+    pooling: str | None = None,
+    amp: bool = False,
+) -> str:
+    """All that an embedding depends on beside the image; the same for every estimator."""
+    return f"{of_network} {(image_size, interpolation, layer, pooling, amp)}"
+
+
 def fingerprint(network: nn.Module, *parts: Any) -> str:
-    """All that an embedding depends on beside the image, as a hash: weights, and `parts`."""
+    """All that the network adds to a :func:`cache_mark`, as a hash: weights, and `parts`."""
     versions = torch.__version__, version("torchvision")
     digest = hashlib.sha256(repr((versions, *parts)).encode("utf-8", "backslashreplace"))
     for name, module in network.named_modules():  # strides, poolings and what else has no tensors

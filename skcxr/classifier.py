@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from skcxr._cache import Decoder, EmbeddingCache
 from skcxr._callbacks import CALLBACKS, CallbackSupportMixin
-from skcxr._embeddings import Embedder, fingerprint
+from skcxr._embeddings import Embedder, cache_mark, fingerprint
 from skcxr._exceptions import ImageReadWarning, InputError, Unreadable
 from skcxr._inputs import columns_kept, read_images
 from skcxr._nets import OPTIMIZERS, build_net
@@ -510,10 +510,12 @@ augmentation_, device_, dtype_
         network.eval()
         mark = ""
         if self.memory is not None:  # the entries are those of CXRFeatures
-            parts = (settings.image_size, settings.interpolation, None, None, net.amp)
             of_module = [item for item in sorted((self.net_params or {}).items(), key=str)
                          if item[0].startswith("module__")]  # fmt: skip
-            mark = f"{fingerprint(network, settings.backbone, *of_module)} {parts}"
+            mark = cache_mark(
+                fingerprint(network, settings.backbone, *of_module),
+                settings.image_size, settings.interpolation, amp=net.amp,
+            )  # fmt: skip
         return Embedder(
             embed, network.embedding_size, settings.image_size,
             Decoder(interpolation=settings.interpolation), EmbeddingCache(self.memory, mark),

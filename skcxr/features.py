@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from skcxr._cache import Decoder, EmbeddingCache
 from skcxr._callbacks import CALLBACKS, CallbackSupportMixin
-from skcxr._embeddings import Embedder, fingerprint
+from skcxr._embeddings import Embedder, cache_mark, fingerprint
 from skcxr._exceptions import ImageReadWarning, InputError
 from skcxr._inputs import columns_kept, read_images
 from skcxr._settings import InputSettings, settle_input
@@ -238,7 +238,13 @@ class CXRFeatures(
 
     def _become(self, network: FrozenNetwork, settings: InputSettings) -> None:
         """Become the fitted transformer of a network, or say what of it does not exist."""
-        _, size = _embedding(network.module, self.layer, self.pooling, settings)
+        function = _embedding(network.module, self.layer, self.pooling, settings)
+        if self.layer is None and self.pooling is None:
+            size = int(network.module.embedding_size)  # type: ignore[arg-type]
+        else:
+            blank = torch.zeros(1, 1, *settings.image_size, dtype=settings.torch_dtype)
+            with one_at_a_time(), torch.no_grad():
+                size = function(blank.to(settings.device)).shape[1]
         self._network, self._settings = network, settings
         self._taken = self.layer, self.pooling
         self._n_features_out = size
@@ -273,15 +279,16 @@ class CXRFeatures(
         self._validate_params()
         images = read_images(self, X, reset=False)
         settings, network = self._settings, self._network
-        function, size = _embedding(network.module, *self._taken, settings)
+        function = _embedding(network.module, *self._taken, settings)
         mark = ""
         memory = self.memory if isinstance(settings.backbone, str) else None  # code may change
         if memory is not None:
-            parts = (settings.image_size, settings.interpolation, *self._taken, False)
-            mark = f"{network.fingerprint()} {parts}"
+            mark = cache_mark(
+                network.fingerprint(), settings.image_size, settings.interpolation, *self._taken
+            )
         embedder = Embedder(
             function,
-            size,
+            self._n_features_out,
             settings.image_size,
             Decoder(interpolation=settings.interpolation),
             EmbeddingCache(memory, mark),
@@ -407,8 +414,8 @@ def _build(key: _Key) -> FrozenNetwork:
 
 def _embedding(
     network: nn.Module, layer: Any, pooling: str | None, settings: InputSettings
-) -> tuple[Callable[[Tensor], Tensor], int]:
-    """What makes embeddings of pixels, and of how many numbers."""
+) -> Callable[[Tensor], Tensor]:
+    """What makes embeddings of pixels."""
     if not hasattr(network, "embed"):
         raise InputError(
             f"backbone={settings.backbone!r} has no embed(), so that CXRFeatures cannot tell where "
@@ -416,7 +423,7 @@ def _embedding(
             "embedding_size"
         )
     if layer is None and pooling is None:
-        return network.embed, int(network.embedding_size)  # type: ignore[return-value, arg-type]
+        return network.embed  # type: ignore[return-value]
     layers = list(layer) if isinstance(layer, list | tuple) else [layer]
     if not layers:
         raise InputError("layer is an empty list; None takes the network's own embedding")
@@ -450,10 +457,7 @@ def _embedding(
             parts.append(own if module is None else outputs[module])
         return torch.cat(parts, 1)
 
-    with one_at_a_time(), torch.no_grad():
-        blank = torch.zeros(1, 1, *settings.image_size, dtype=settings.torch_dtype)
-        size = run(blank.to(settings.device)).shape[1]
-    return run, size
+    return run
 
 
 def _find_layer(network: nn.Module, layer: Any) -> nn.Module:
