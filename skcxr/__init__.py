@@ -53,6 +53,7 @@ _HOME = {
     "save_model": "persistence",
 }
 _MODULES = (
+    "audit",
     "augmentation",
     "batches",
     "classifier",
@@ -64,9 +65,11 @@ _MODULES = (
     "metrics",
     "model_selection",
     "networks",
+    "outliers",
     "persistence",
     "preprocessing",
     "recipes",
+    "report",
     "training",
 )
 

@@ -67,7 +67,8 @@ from skcxr.augmentation import CXRAugmentation
 from skcxr.classifier import CXRClassifier
 from skcxr.features import CXRFeatures, FrozenNetwork
 from skcxr.images import INTERPOLATIONS
-from skcxr.metrics import _MaskedScorer, target_sensitivity
+from skcxr.metrics import target_sensitivity
+from skcxr.metrics._labelled import _MaskedScorer
 from skcxr.model_selection import PatientKFold
 from skcxr.networks import draw_network, list_backbones
 from skcxr.preprocessing import ImageLoader

@@ -14,13 +14,26 @@ ROOT = Path(skcxr.__file__).parent
 # each room may import those before it
 ORDER = [
     "_exceptions", "_optional", "_callbacks", "_pillow", "images", "_cache", "_patients",
-    "datasets", "_threads", "batches", "_embeddings", "preprocessing", "augmentation", "_weights",
+    "_fingerprints", "datasets", "_threads", "batches", "_embeddings", "preprocessing",
+    "augmentation", "_weights",
     "_own_networks", "_foreign_networks", "networks", "training",
     "_inputs", "_settings", "_nets", "_targets", "classifier", "features",
-    "metrics", "model_selection", "recipes", "inspection", "_model_files", "persistence",
+    "metrics", "model_selection", "recipes", "inspection", "audit", "outliers", "report",
+    "_model_files", "persistence",
     "_demo", "_commands", "cli",
 ]  # fmt: skip
-HEAVY = {"matplotlib", "pandas", "pydicom", "timm", "captum", "dask", "accelerate", "onnx"}
+HEAVY = {
+    "matplotlib",
+    "pandas",
+    "pydicom",
+    "timm",
+    "captum",
+    "imagehash",
+    "jinja2",
+    "dask",
+    "accelerate",
+    "onnx",
+}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 
