@@ -1,4 +1,4 @@
-"""What ``skcxr train``, ``predict`` and ``evaluate`` do.
+"""What ``skcxr train``, ``predict``, ``evaluate`` and ``audit`` do.
 
 What a person reads and progress go to standard error with ``--json``, so that standard output
 holds one JSON document and nothing else.
@@ -129,8 +129,12 @@ def run_predict(
     return SOME_UNREAD if errors else 0
 
 
-def run_evaluate(model: Any, bunch: Bunch, as_json: bool, console: Console) -> int:
+def run_evaluate(
+    model: Any, bunch: Bunch, report: Path | None, as_json: bool, console: Console
+) -> int:
     """Score on the test split of `bunch`, or on all where it has none; return the exit code."""
+    if report is not None:
+        _check_place(report)
     describe_data(console.print, bunch)
     test = np.flatnonzero(np.asarray(bunch.split) == "test")
     which = "images of the test split"
@@ -158,10 +162,64 @@ def run_evaluate(model: Any, bunch: Bunch, as_json: bool, console: Console) -> i
         result.update(_score_classes(model.classes_, truth, proba, groups, console))
     else:
         result["findings"] = _score_findings(findings, truth, proba, console)
+    if report is not None:
+        _write_report(model, bunch, test[read], truth, report)
+        console.print(f"Report written to {report}")
+        result["report"] = str(report)
     console.print(RESEARCH_ONLY)
     if as_json:
         _print_json({**result, "note": RESEARCH_ONLY})
     return SOME_UNREAD if errors else 0
+
+
+def run_audit(bunch: Bunch, report: Path | None, as_json: bool, console: Console) -> None:
+    """Look for leaks and shortcuts in `bunch`."""
+    from skcxr.audit import audit_dataset
+
+    if report is not None:
+        _check_place(report)
+    describe_data(console.print, bunch)
+    found = audit_dataset(
+        bunch.data, _labels(bunch), groups=bunch.groups, source=bunch.source, split=bunch.split,
+        frame=bunch.frame,
+    )  # fmt: skip
+    console.print(f"\n{found}\n")
+    if report is not None:
+        found.to_html(report)
+        console.print(f"Report written to {report}")
+    console.print(RESEARCH_ONLY)
+    if as_json:
+        _print_json({
+            "n_images": len(bunch.data),
+            "n_patients": len(set(bunch.groups.tolist())),
+            "findings": json.loads(found.to_frame().to_json(orient="records")),
+            "skipped": [entry._asdict() for entry in bunch.skipped],
+            "note": RESEARCH_ONLY,
+        })  # fmt: skip
+
+
+def _check_place(report: Path) -> None:
+    """Refuse what cannot be written before minutes of work."""
+    if report.is_dir():
+        raise InputError(f"--report {str(report)!r} is a folder; name a file such as report.html")
+    if not report.absolute().parent.is_dir():
+        raise InputError(f"--report: there is no folder {str(report.absolute().parent)!r}")
+
+
+def _write_report(model: Any, bunch: Bunch, rows: Array, truth: Array, path: Path) -> None:
+    """Everything about the images at `rows`, and about the training split, as one page."""
+    from skcxr.report import evaluate
+
+    trained = np.flatnonzero(np.asarray(bunch.split) == "train")
+    train: Any = None
+    if len(trained) and bunch.target.ndim == truth.ndim:
+        train = ([bunch.data[i] for i in trained], _truth(model, bunch)[trained])
+        train = (*train, bunch.groups[trained])
+    given = bunch.frame.iloc[rows].reset_index(drop=True)
+    evaluate(
+        model, [bunch.data[i] for i in rows], truth, groups=bunch.groups[rows],
+        source=bunch.source[rows], frame=given, train=train,
+    ).to_html(path)  # fmt: skip
 
 
 def _score_classes(

@@ -36,6 +36,9 @@ _Target = Annotated[
     list[str] | None,
     typer.Option(help='Column of the labels in a table ("target"); repeated, of findings.'),
 ]
+_Report = Annotated[
+    Path | None, typer.Option(help="Write a page (HTML) that needs nothing else to this file.")
+]
 _Groups = Annotated[
     str | None,
     typer.Option(help="Column of the patients in a table; for a folder, how file names tell them."),
@@ -113,14 +116,31 @@ def evaluate(
     path: _PathColumn = "path",
     target: _Target = None,
     groups: _Groups = None,
+    report: _Report = None,
     as_json: _Json = False,
 ) -> None:
     """Score a saved model on the test split of DATA, or on all where it has none."""
     from skcxr._commands import load_data, make_console, run_evaluate
 
     bunch = load_data(data, path, target or [], groups)
-    code = run_evaluate(_load(model), bunch, as_json, make_console(as_json))
+    code = run_evaluate(_load(model), bunch, report, as_json, make_console(as_json))
     raise typer.Exit(code)
+
+
+@app.command()
+def audit(
+    data: _Data,
+    path: _PathColumn = "path",
+    target: _Target = None,
+    groups: _Groups = None,
+    report: _Report = None,
+    as_json: _Json = False,
+) -> None:
+    """Look for leaks and shortcuts in DATA, before anything is trained on it."""
+    from skcxr._commands import load_data, make_console, run_audit
+
+    bunch = load_data(data, path, target or [], groups)
+    run_audit(bunch, report, as_json, make_console(as_json))
 
 
 def _load(model: Path) -> Any:

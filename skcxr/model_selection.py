@@ -5,15 +5,23 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from itertools import islice
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils._param_validation import Interval, validate_params
+from sklearn.utils.validation import _num_samples
 
 from skcxr._exceptions import InputError, PatientWarning
 from skcxr._patients import as_paths, patients_from_names
 
-__all__ = ["PatientKFold"]
+__all__ = ["PatientKFold", "grouped_train_test_split"]
+
+Array = np.ndarray[Any, Any]
+
+_DEALS = 200  # of patients, of which the best is taken
 
 
 class PatientKFold(StratifiedGroupKFold):
@@ -121,12 +129,150 @@ class PatientKFold(StratifiedGroupKFold):
         yield from islice(super().split(np.zeros(len(y)), y, groups), self.get_n_splits())
 
 
-def _patients(X: Any, n_images: int) -> np.ndarray[Any, Any]:
-    paths = as_paths(X)
-    if paths is None:
-        patients, n_unknown = np.arange(n_images), n_images
+@validate_params(
+    {
+        "X": "no_validation",
+        "y": "no_validation",
+        "groups": "no_validation",
+        "test_size": [Interval(Real, 0, 1, closed="neither")],
+        "random_state": ["random_state"],
+    },
+    prefer_skip_nested_validation=True,
+)
+def grouped_train_test_split(
+    X: Any,
+    y: Any,
+    *arrays: Any,
+    groups: Any = None,
+    test_size: float = 0.25,
+    random_state: int | np.random.RandomState | None = None,
+) -> list[Any]:
+    """Split into train and test by patient, with the classes in about the same shares.
+
+    Patients are dealt at random many times; the deal is taken whose test set is nearest to the
+    wanted share of each class and of the whole.
+
+    Parameters
+    ----------
+    X : paths or array of n images
+        As :class:`skcxr.CXRClassifier` takes them.
+    y : array-like of shape (n,) or (n, n_findings)
+        Classes or findings.
+    *arrays : sequences of length n
+        What else is to be split, such as the groups themselves.
+    groups : array-like of shape (n,), default=None
+        Patient of each image; None reads them from the file names.
+    test_size : float, default=0.25
+        Wanted share of the images, in (0, 1).
+    random_state : int, RandomState instance or None, default=None
+        Seed of the deals.
+
+    Returns
+    -------
+    list
+        X_train, X_test, y_train, y_test, then each of `arrays`, split likewise.
+
+    Raises
+    ------
+    InputError
+        The lengths differ, or a class has images of one patient only, who cannot stand on both
+        sides.
+
+    Warns
+    -----
+    PatientWarning
+        `groups` is None.
+
+    Examples
+    --------
+    >>> from skcxr import make_cxr_phantoms
+    >>> from skcxr.model_selection import grouped_train_test_split
+    >>> drawn = make_cxr_phantoms(40, n_classes=2, image_size=32, random_state=0)
+    >>> X_train, X_test, y_train, y_test, p_train, p_test = grouped_train_test_split(
+    ...     drawn.data, drawn.target, drawn.groups, groups=drawn.groups, random_state=0
+    ... )
+    >>> len(X_train), len(X_test), set(p_train) & set(p_test)
+    (31, 9, set())
+    """
+    n = _num_samples(y)
+    for name, values in (("X", X), *((f"arrays[{k}]", array) for k, array in enumerate(arrays))):
+        if _num_samples(values) != n:
+            raise InputError(f"{name} holds {_num_samples(values)} entries but y has {n}")
+    people, patients = np.unique(
+        patients_of(X, n, groups, "grouped_train_test_split").astype(str), return_inverse=True
+    )
+    sums = np.stack([np.bincount(patients, column, len(people)) for column in _shares_of(y)])
+    rare = np.flatnonzero((sums > 0).sum(axis=1) == 1)
+    if len(rare):
+        raise InputError(
+            f"{'the images of a class are' if len(people) > 1 else 'all images are'} of one "
+            f"patient, {people[int(sums[rare[0]].argmax())]!r}, who cannot stand on both sides of "
+            "a split"
+        )
+    rng = check_random_state(random_state)
+    total, best, test = sums.sum(axis=1), np.inf, np.array([], dtype=np.intp)
+    for _ in range(_DEALS):
+        order = rng.permutation(len(people))
+        taken = np.cumsum(sums[:, order], axis=1) / total[:, None]
+        off = np.abs(taken - test_size).mean(axis=0)
+        both = ((taken > 0) & (taken < 1)).all(axis=0)
+        off[~both] += 1  # a side without a class is taken only where there is no other
+        k = int(off.argmin())
+        if off[k] < best:
+            best, test = float(off[k]), order[: k + 1]
+    if best >= 1:
+        raise InputError("no split by patient leaves each class on both sides; give more patients")
+    there = np.isin(patients, test)
+    sides = np.flatnonzero(~there), np.flatnonzero(there)
+    return [_safe_indexing(array, side) for array in (X, y, *arrays) for side in sides]
+
+
+def _shares_of(y: Any) -> list[Array]:
+    """What is to be shared out: images, and those of each class or finding."""
+    labels = np.asarray(y)
+    if labels.ndim == 2:
+        columns = [np.nan_to_num(labels[:, k].astype(float)) for k in range(labels.shape[1])]
     else:
-        patients, n_unknown = patients_from_names(paths)
+        columns = [(labels == label).astype(float) for label in np.unique(labels)]
+    return [np.ones(len(labels)), *(column for column in columns if column.any())]
+
+
+def patients_of(X: Any, n_images: int, groups: Any, caller: str) -> Array:
+    """The patient of each image: as given, else from file names, with a warning. Internal.
+
+    Raises
+    ------
+    InputError
+        `groups` has another length, or lacks a patient.
+    """
+    if groups is not None:
+        patients = np.asarray(groups)
+        if patients.shape != (n_images,):
+            raise InputError(f"groups has shape {patients.shape} for {n_images} images")
+        missing = [value is None or value != value for value in patients.tolist()]
+        if any(missing):
+            raise InputError(f"groups holds no patient at place {missing.index(True)}")
+        return patients
+    patients, n_unknown = _read_patients(X, n_images)
+    if n_unknown == n_images:
+        said = "and file names tell none, so each image is taken for a patient of its own"
+    else:
+        said = f"so the patients of {n_images - n_unknown} images were read from their file names"
+        if n_unknown:
+            said += f", and each of the other {n_unknown} is taken for a patient of its own"
+    warnings.warn(
+        f"{caller}: groups is not given, {said}. Pass groups=patients", PatientWarning, stacklevel=4
+    )
+    return patients
+
+
+def _read_patients(X: Any, n_images: int) -> tuple[Array, int]:
+    paths = as_paths(X)
+    return (np.arange(n_images), n_images) if paths is None else patients_from_names(paths)
+
+
+def _patients(X: Any, n_images: int) -> Array:
+    patients, n_unknown = _read_patients(X, n_images)
     if n_unknown:
         warnings.warn(
             f"PatientKFold: the patient of {n_unknown} of {n_images} images is unknown, so each "

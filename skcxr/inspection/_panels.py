@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,31 @@ from skcxr.classifier import CXRClassifier
 Array = np.ndarray[Any, Any]
 
 
-def panels(ax: Any, rows: int, columns: int, shape: tuple[int, int]) -> Array:
-    """Axes of `rows` times `columns` panels for images of `shape`."""
+RESEARCH_ONLY = "For research only, not for diagnosis."
+
+_LINE = 0.16  # inches
+
+
+def panels(
+    ax: Any,
+    rows: int,
+    columns: int,
+    shape: tuple[float, float],
+    lines: int = 0,
+    side: float = 1.7,
+) -> Array:
+    """Axes of `rows` times `columns` panels for images of `shape`, with `lines` of text.
+
+    `side` is the width of a panel in inches.
+    """
     import matplotlib.pyplot as plt
     from matplotlib.gridspec import GridSpecFromSubplotSpec
 
     if ax is None:
-        side = 1.7
         height = side * min(2.0, max(0.4, shape[0] / shape[1]))
         _, axes = plt.subplots(
             rows, columns, squeeze=False, layout="constrained",
-            figsize=(side * columns + 0.2, height * rows + 0.3),
+            figsize=(side * columns + 0.2, (height + lines * _LINE) * rows + 0.3),
         )  # fmt: skip
         return np.asarray(axes)
     axes = np.asarray(ax, dtype=object)
@@ -39,6 +54,42 @@ def panels(ax: Any, rows: int, columns: int, shape: tuple[int, int]) -> Array:
             f"ax holds {axes.size} Axes, but there are {rows} rows of {columns} panels"
         )
     return axes.reshape(rows, columns)
+
+
+def film_panel(axis: Any, film: Array) -> None:
+    """Draw a film, (H, W), in gray, without a frame."""
+    low, high = float(film.min()), float(film.max())
+    axis.imshow(film, cmap="gray", vmin=min(0.0, low), vmax=max(high, 1.0 if low >= 0 else 0.0))
+    axis.set(xticks=[], yticks=[])
+    axis.grid(visible=False)
+    axis.spines[:].set_visible(False)
+    axis.set_anchor("N")
+
+
+def remark(axes: Array, text: str, *, own: bool) -> None:
+    """Write a line under all panels: of their own figure, or of a place in another."""
+    figure = axes.flat[0].figure
+    if own:
+        width = max(30, int(17 * figure.get_figwidth()))  # characters
+        figure.supxlabel(textwrap.fill(text, width), fontsize=7, x=0.01, ha="left")
+    else:
+        place = axes[-1].flat[0]
+        width = max(30, axes.shape[-1] * room(place))
+        place.annotate(
+            textwrap.fill(text, width), (0, 0), (0, -18), xycoords="axes fraction",
+            textcoords="offset points", fontsize=7, va="top", annotation_clip=False,
+        )  # fmt: skip
+
+
+def room(axis: Any) -> int:
+    """How many small characters stand under a panel."""
+    return max(8, int(17 * axis.get_position().width * axis.figure.get_figwidth()))
+
+
+def shortened(name: str, length: int) -> str:
+    """A file name without its middle, where it is too long."""
+    half = length // 2
+    return name if len(name) <= length else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def check_classifier(estimator: Any) -> None:

@@ -1,0 +1,127 @@
+"""Another hospital's films beside the test set: scores, or what is said of them, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from skcxr._exceptions import InputError
+
+__all__ = ["External"]
+
+Array = np.ndarray[Any, Any]
+
+_CLEAR = 0.05  # a drop that words speak of
+
+
+@dataclass(frozen=True)
+class External:
+    """What a model says of another collection.
+
+    Parameters
+    ----------
+    name : str
+        The collection.
+    n_cases : int
+        Images that could be read.
+    n_patients : int or None
+        Their patients; None where nobody knows.
+    answers : pandas.DataFrame
+        A row for each class: how often it is predicted here, how often in the test set, and the
+        mean probability of the predictions.
+    metrics : MetricsReport or None
+        Scores, where labels were given.
+    sentences : list of str
+        The drop, and what stands out, in words.
+
+    Examples
+    --------
+    >>> from skcxr import CXRClassifier, make_cxr_phantoms
+    >>> from skcxr.report import evaluate
+    >>> drawn = make_cxr_phantoms(24, n_classes=2, image_size=32, random_state=0)
+    >>> other = make_cxr_phantoms(8, n_classes=2, image_size=32, noise=3, random_state=1)
+    >>> clf = CXRClassifier(max_epochs=1, random_state=0).fit(drawn.data, drawn.target)
+    >>> report = evaluate(
+    ...     clf, drawn.data, drawn.target, groups=drawn.groups, n_resamples=100, random_state=0,
+    ...     external={"elsewhere": (other.data, None)}, heatmaps=None, shortcuts=False,
+    ... )
+    >>> report.external["elsewhere"].n_cases
+    8
+    """
+
+    name: str
+    n_cases: int
+    n_patients: int | None
+    answers: Any
+    metrics: Any
+    sentences: list[str]
+
+
+def unpack(name: str, entry: Any) -> tuple[Any, Any, Any]:
+    """X, y and groups of one collection.
+
+    Raises
+    ------
+    InputError
+        It is no (X, y) or (X, y, groups).
+    """
+    if hasattr(entry, "data") and hasattr(entry, "target"):
+        return entry.data, entry.target, entry.get("groups")
+    if not isinstance(entry, tuple | list) or len(entry) not in (2, 3):
+        raise InputError(
+            f"external[{name!r}] must be (X, y) or (X, y, groups), y None where there are no "
+            f"labels; got {type(entry).__name__}"
+        )
+    return (*entry, None)[:3]
+
+
+def answers_of(labels: list[Any], predicted: Array, proba: Array | None, inside: Array) -> Any:
+    """How often each class is said here and in the test set, and how surely."""
+    import pandas as pd
+
+    rows = []
+    for k, label in enumerate(labels):
+        said = predicted[:, k]
+        sure = float(proba[said, k].mean()) if proba is not None and said.any() else float("nan")
+        rows.append((label, int(said.sum()), float(said.mean()), float(inside[:, k].mean()), sure))
+    columns = ["class", "images", "share", "share in the test set", "mean probability"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def sentences_of(name: str, n: int, answers: Any, metrics: Any, inside: Any) -> list[str]:
+    """The drop against the test set, and the class that is said most, in words."""
+    sentences = []
+    top = answers.loc[answers["share"].idxmax()]
+    sure = top["mean probability"]
+    sentences.append(
+        f"Of {n} films of {name} the model calls {top['images']} ({top['share']:.0%}) "
+        f"{top['class']}"
+        + (f", with a mean probability of {sure:.2f}" if sure == sure else "")
+        + f"; in the test set it says so of {top['share in the test set']:.0%}."
+    )
+    if metrics is None:
+        sentences.append(
+            "There are no labels, so whether it is right cannot be told; if most of these are "
+            "known to be something else, it is wrong."
+        )
+        return sentences
+    for metric in ("accuracy", "macro AUROC"):
+        here, low, high = metrics.value(metric)
+        there, there_low, there_high = inside.value(metric)
+        if here != here or there != there:
+            continue
+        change = here - there
+        word = "falls" if change < -_CLEAR else "rises" if change > _CLEAR else "stays"
+        sentences.append(
+            f"{metric[0].upper()}{metric[1:]} {word} "
+            + (f"at {here:.2f}" if word == "stays" else f"from {there:.2f} to {here:.2f}")
+            + f" ({low:.2f} to {high:.2f}; in the test set {there_low:.2f} to {there_high:.2f})."
+        )
+    frame = metrics.to_frame()
+    lost = frame[(frame["metric"] == "sensitivity") & (frame["subgroup"] == "all")]
+    for row in lost.itertuples():
+        if row.value == row.value and row.value < 0.5:
+            sentences.append(f"Only {row.value:.0%} of {row.n_cases} {row.label} are found here.")
+    return sentences
