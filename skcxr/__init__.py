@@ -65,7 +65,6 @@ _MODULES = (
     "metrics",
     "model_selection",
     "networks",
-    "outliers",
     "persistence",
     "preprocessing",
     "recipes",

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import _num_samples
 
 from skcxr._exceptions import InputError, PatientWarning
 from skcxr._patients import as_paths, patients_from_names
+from skcxr.metrics._bootstrap import make_seed
+from skcxr.metrics._checks import is_missing
 
 __all__ = ["PatientKFold", "grouped_train_test_split"]
 
@@ -149,15 +151,15 @@ def grouped_train_test_split(
 ) -> list[Any]:
     """Split into train and test by patient, with the classes in about the same shares.
 
-    Patients are dealt at random many times; the deal is taken whose test set is nearest to the
-    wanted share of each class and of the whole.
+    No patient stands on both sides. Patients are dealt at random, class by class, many times; the
+    deal is taken whose test set is nearest to the wanted share of each class and of the whole.
 
     Parameters
     ----------
     X : paths or array of n images
         As :class:`skcxr.CXRClassifier` takes them.
     y : array-like of shape (n,) or (n, n_findings)
-        Classes or findings.
+        Classes, or findings of 0, 1 and NaN.
     *arrays : sequences of length n
         What else is to be split, such as the groups themselves.
     groups : array-like of shape (n,), default=None
@@ -170,18 +172,24 @@ def grouped_train_test_split(
     Returns
     -------
     list
-        X_train, X_test, y_train, y_test, then each of `arrays`, split likewise.
+        X_train, X_test, y_train, y_test, then each of `arrays`, split likewise. Lists stay lists
+        and tables keep their index; images stay in their order.
 
     Raises
     ------
     InputError
-        The lengths differ, or a class has images of one patient only, who cannot stand on both
-        sides.
+        The lengths differ, y has missing classes, a class has images of one patient only, or no
+        deal leaves each class on both sides.
 
     Warns
     -----
     PatientWarning
         `groups` is None.
+
+    See Also
+    --------
+    sklearn.model_selection.train_test_split : Splits by image.
+    sklearn.model_selection.StratifiedGroupKFold : Several splits.
 
     Examples
     --------
@@ -192,49 +200,88 @@ def grouped_train_test_split(
     ...     drawn.data, drawn.target, drawn.groups, groups=drawn.groups, random_state=0
     ... )
     >>> len(X_train), len(X_test), set(p_train) & set(p_test)
-    (31, 9, set())
+    (29, 11, set())
     """
     n = _num_samples(y)
     for name, values in (("X", X), *((f"arrays[{k}]", array) for k, array in enumerate(arrays))):
         if _num_samples(values) != n:
             raise InputError(f"{name} holds {_num_samples(values)} entries but y has {n}")
-    people, patients = np.unique(
-        patients_of(X, n, groups, "grouped_train_test_split").astype(str), return_inverse=True
-    )
-    sums = np.stack([np.bincount(patients, column, len(people)) for column in _shares_of(y)])
-    rare = np.flatnonzero((sums > 0).sum(axis=1) == 1)
-    if len(rare):
+    columns = _columns_of(y)
+    groups = patients_of(X, n, groups, "grouped_train_test_split")
+    people, patients = np.unique(groups, return_inverse=True)
+    # images of each class and patient, shape (n_classes, n_patients)
+    sums = np.stack([np.bincount(patients, column) for column in columns.values()])
+    for label, of_class in zip(columns, sums, strict=True):
+        owners = np.flatnonzero(of_class)
+        if len(owners) == 1:
+            raise InputError(
+                f"all images of {label!r} are of the one patient {people.tolist()[owners[0]]!r}, "
+                "who cannot stand on both sides of a split; leave that class out or add patients"
+            )
+    rng = np.random.default_rng(make_seed(random_state))
+    test = _best_deal(sums, np.bincount(patients), test_size, rng)
+    if test is None:
         raise InputError(
-            f"{'the images of a class are' if len(people) > 1 else 'all images are'} of one "
-            f"patient, {people[int(sums[rare[0]].argmax())]!r}, who cannot stand on both sides of "
-            "a split"
+            f"none of {_DEALS} deals of {len(people)} patients leaves every class on both sides; "
+            "some patients have images of several classes. Add patients, or leave a class out"
         )
-    rng = check_random_state(random_state)
-    total, best, test = sums.sum(axis=1), np.inf, np.array([], dtype=np.intp)
-    for _ in range(_DEALS):
-        order = rng.permutation(len(people))
-        taken = np.cumsum(sums[:, order], axis=1) / total[:, None]
-        off = np.abs(taken - test_size).mean(axis=0)
-        both = ((taken > 0) & (taken < 1)).all(axis=0)
-        off[~both] += 1  # a side without a class is taken only where there is no other
-        k = int(off.argmin())
-        if off[k] < best:
-            best, test = float(off[k]), order[: k + 1]
-    if best >= 1:
-        raise InputError("no split by patient leaves each class on both sides; give more patients")
-    there = np.isin(patients, test)
+    there = test[patients]
     sides = np.flatnonzero(~there), np.flatnonzero(there)
     return [_safe_indexing(array, side) for array in (X, y, *arrays) for side in sides]
 
 
-def _shares_of(y: Any) -> list[Array]:
-    """What is to be shared out: images, and those of each class or finding."""
-    labels = np.asarray(y)
-    if labels.ndim == 2:
-        columns = [np.nan_to_num(labels[:, k].astype(float)) for k in range(labels.shape[1])]
-    else:
-        columns = [(labels == label).astype(float) for label in np.unique(labels)]
-    return [np.ones(len(labels)), *(column for column in columns if column.any())]
+def _columns_of(y: Any) -> dict[Any, Array]:
+    """What is shared out: whether an image has each class, or each finding that occurs."""
+    try:
+        labels = np.asarray(y)
+        if labels.ndim == 2 and labels.shape[1] == 1:
+            labels = labels[:, 0]
+        if labels.ndim == 2:
+            names = list(y.columns) if hasattr(y, "columns") else range(labels.shape[1])
+            columns = dict(zip(names, np.nan_to_num(labels.astype(np.float64)).T, strict=True))
+            return {name: column for name, column in columns.items() if column.any()} or {
+                "no finding": np.ones(len(labels))
+            }
+        _check_none_missing("y", labels)
+        classes = np.unique(labels)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"y holds neither classes of one type nor findings: {error}") from error
+    return {label: (labels == label).astype(np.float64) for label in classes.tolist()}
+
+
+def _best_deal(
+    sums: Array, n_images: Array, test_size: float, rng: np.random.Generator
+) -> Array | None:
+    """Which patients are tested, shape (n_patients,); None where a class stays on one side.
+
+    A patient counts to the rarest class that he has; of each, a share of the images is dealt.
+    """
+    rarest_first = np.argsort((sums > 0).sum(axis=1), kind="stable")
+    has = (sums > 0)[rarest_first]
+    stratum = np.where(has.any(axis=0), has.argmax(axis=0), len(sums))
+    members = [np.flatnonzero(stratum == k) for k in np.unique(stratum)]
+    shares = np.vstack([sums / sums.sum(axis=1, keepdims=True), n_images / n_images.sum()])
+    best, chosen = np.inf, None
+    for _ in range(_DEALS):
+        test = np.zeros(len(n_images), bool)
+        for own in members:
+            order = rng.permutation(own)
+            dealt = np.append(0, np.cumsum(n_images[order]))
+            # by chance more or less: what is left over evens out between the classes
+            wanted = test_size * dealt[-1] + rng.uniform(-0.5, 0.5) * n_images[own].max()
+            n_test = int(np.abs(dealt - wanted).argmin())
+            if len(own) > 1:
+                n_test = min(max(n_test, 1), len(own) - 1)
+            test[order[:n_test]] = True
+        reached = shares[:, test].sum(axis=1)
+        within = (sums[:, test] > 0).any(axis=1) & (sums[:, ~test] > 0).any(axis=1)
+        *of_classes, of_all = np.abs(reached - test_size)
+        off = float(np.mean(of_classes) + of_all)
+        if within.all() and test.any() and not test.all() and off < best:
+            best, chosen = off, test
+    return chosen
 
 
 def patients_of(X: Any, n_images: int, groups: Any, caller: str) -> Array:
@@ -247,23 +294,35 @@ def patients_of(X: Any, n_images: int, groups: Any, caller: str) -> Array:
     """
     if groups is not None:
         patients = np.asarray(groups)
+        if patients.ndim == 2 and patients.shape[1] == 1:
+            patients = patients[:, 0]
         if patients.shape != (n_images,):
-            raise InputError(f"groups has shape {patients.shape} for {n_images} images")
-        missing = [value is None or value != value for value in patients.tolist()]
-        if any(missing):
-            raise InputError(f"groups holds no patient at place {missing.index(True)}")
-        return patients
+            raise InputError(
+                f"groups has shape {patients.shape}, but there are {n_images} images, of one "
+                "patient each"
+            )
+        _check_none_missing("groups", patients)
+        return patients.astype(str) if patients.dtype == object else patients
     patients, n_unknown = _read_patients(X, n_images)
-    if n_unknown == n_images:
-        said = "and file names tell none, so each image is taken for a patient of its own"
+    if n_unknown:
+        said = (
+            f"groups is not given, and {_unknown(n_unknown, n_images)}; where patients have "
+            "several images, scores and intervals look better than they are. Pass groups=patients"
+        )
     else:
-        said = f"so the patients of {n_images - n_unknown} images were read from their file names"
-        if n_unknown:
-            said += f", and each of the other {n_unknown} is taken for a patient of its own"
-    warnings.warn(
-        f"{caller}: groups is not given, {said}. Pass groups=patients", PatientWarning, stacklevel=4
-    )
+        said = (
+            f"groups is not given; the patients of {n_images} images were read from the file "
+            "names. Pass groups=patients where these are known better"
+        )
+    warnings.warn(f"{caller}: {said}", PatientWarning, stacklevel=4)
     return patients
+
+
+def _check_none_missing(name: str, values: Array) -> None:
+    if values.dtype.kind in "fOMm":
+        for index, value in enumerate(values.tolist()):
+            if is_missing(value):
+                raise InputError(f"{name}[{index}] is {value}: it must not be missing")
 
 
 def _read_patients(X: Any, n_images: int) -> tuple[Array, int]:
@@ -271,13 +330,19 @@ def _read_patients(X: Any, n_images: int) -> tuple[Array, int]:
     return (np.arange(n_images), n_images) if paths is None else patients_from_names(paths)
 
 
+def _unknown(n_unknown: int, n_images: int) -> str:
+    return (
+        f"the patient of {n_unknown} of {n_images} images is unknown, so each of these is taken "
+        "for a patient of its own"
+    )
+
+
 def _patients(X: Any, n_images: int) -> Array:
     patients, n_unknown = _read_patients(X, n_images)
     if n_unknown:
         warnings.warn(
-            f"PatientKFold: the patient of {n_unknown} of {n_images} images is unknown, so each "
-            "of these is taken for a patient of its own; images of one patient on both sides make "
-            "scores too good. Pass groups=patients where that is possible",
+            f"PatientKFold: {_unknown(n_unknown, n_images)}; images of one patient on both sides "
+            "make scores too good. Pass groups=patients where that is possible",
             PatientWarning,
             stacklevel=4,
         )

@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.metrics import accuracy_score
 from typer.testing import CliRunner
 
-from skcxr import CXRClassifier, ImageReadWarning, load_model, save_model
+from skcxr import CXRClassifier, ImageReadWarning, load_model, make_cxr_phantoms, save_model
 from skcxr import cli as command_line
 
 RESEARCH_ONLY = "For research only, not for diagnosis."
@@ -190,3 +190,29 @@ def test_a_model_that_python_has_saved_is_predicted_with(files, images, tmp_path
     told = json.loads(run("predict", path, files[0], "--json").stdout)
     assert told["predictions"][0]["predicted"] in {"0", "1"}
     assert issubclass(ImageReadWarning, UserWarning)
+
+
+def test_evaluate_writes_a_report(folder, model, tmp_path):
+    page = tmp_path / "report.html"
+    result = run("evaluate", model, folder, "--report", page, "--json")
+    document = json.loads(result.stdout)
+    assert document["report"] == str(page)
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("<!DOCTYPE html>")
+    assert f"{document['accuracy']:.3f}" in text
+    assert RESEARCH_ONLY in text
+    run("evaluate", model, folder, "--report", tmp_path, code=1)
+    run("evaluate", model, folder, "--report", tmp_path / "gone" / "report.html", code=1)
+
+
+def test_audit_finds_a_planted_border(tmp_path):
+    make_cxr_phantoms(
+        48, n_classes=2, image_size=64, shortcut="border", random_state=0, save_to=tmp_path / "data"
+    )
+    page = tmp_path / "audit.html"
+    result = run("audit", tmp_path / "data", "--report", page, "--json")
+    document = json.loads(result.stdout)
+    assert document["n_images"] == 48
+    assert "border" in [finding["check"] for finding in document["findings"]]
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert "SERIOUS  border" in run("audit", tmp_path / "data").stdout

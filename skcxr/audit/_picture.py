@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,14 +25,16 @@ def draw(report: AuditReport, ax: Any, figure: Any = None) -> tuple[Any, Array]:
         panels[0](report, ax)
         return ax.figure, axes
     rows = [_n_rows(report, name) for name in names] or [4]
-    size = (7.2 * len(panels), 1.4 + 0.42 * max(rows))
     if figure is None:
         import matplotlib.pyplot as plt
 
+        size = (7.2 * len(panels), 1.4 + 0.42 * max(rows))
         figure = plt.figure(figsize=size, layout="constrained")
-    else:
-        figure.set_size_inches(*size)
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    else:  # of a page: one below the other
+        figure.set_size_inches(8.6, sum(1.2 + 0.36 * n for n in rows))
+        heights = [1.2 + 0.36 * n for n in rows]
+        axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for panel, axis in zip(panels, axes, strict=True):
         panel(report, axis)
     return figure, axes
@@ -43,6 +46,9 @@ def _n_rows(report: AuditReport, name: str) -> int:
 
 def _scores(report: AuditReport, ax: Any) -> None:
     """Scores with their intervals against chance."""
+    import matplotlib as mpl
+
+    ink = mpl.rcParams["text.color"]
     table = report.tables["scores"]
     places = np.arange(len(table))[::-1]
     for place, row in zip(places, table.to_dict("records"), strict=True):
@@ -53,10 +59,10 @@ def _scores(report: AuditReport, ax: Any) -> None:
         ax.plot(row["score"], place, "o", color=colour, ms=9)
         ax.annotate(f"{row['score']:.2f}", (row["score"], place), (0, 9), color=colour,
                     textcoords="offset points", ha="center", weight="bold")  # fmt: skip
-        ax.plot([row["chance"]] * 2, [place - 0.4, place + 0.4], color="black", lw=1.5, ls="--")
+        ax.plot([row["chance"]] * 2, [place - 0.4, place + 0.4], color=ink, lw=1.5, ls="--")
         if row.get("reference", np.nan) == row.get("reference"):
-            ax.plot([row["reference"]] * 2, [place - 0.4, place + 0.4], color="black", lw=1.5)
-    ax.set_yticks(places, [str(name) for name in table["input"]])
+            ax.plot([row["reference"]] * 2, [place - 0.4, place + 0.4], color=ink, lw=1.5)
+    ax.set_yticks(places, [textwrap.fill(str(name), 30) for name in table["input"]])
     ax.set(xlim=(0, 1.03), ylim=(-0.7, len(table) - 0.3), xlabel="balanced accuracy")
     ax.annotate("chance", (table["chance"].iloc[0], len(table) - 0.6), (-4, 0), fontsize=9,
                 textcoords="offset points", ha="right", va="center")  # fmt: skip
@@ -76,7 +82,7 @@ def _variables(report: AuditReport, ax: Any) -> None:
     ax.set_yticks(places, [str(name) for name in table["variable"]])
     ax.set(xlim=(0.5, 1.06), ylim=(-0.6, len(table) - 0.4), xticks=np.arange(0.5, 1.01, 0.1),
            xlabel="AUROC of the class that it tells best; 0.5 tells nothing")  # fmt: skip
-    ax.set_title("What differs between the classes (red: more than by chance)", loc="left",
+    ax.set_title("What tells the classes (red: alarm)", loc="left",
                  fontsize=11)  # fmt: skip
     ax.spines[["top", "right"]].set_visible(False)
 

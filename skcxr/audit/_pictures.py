@@ -186,4 +186,4 @@ def _write(picture: Array, name: str) -> None:
     """Write a file without loss: a PNG, or a TIFF where its name or its pixels ask for one."""
     tiff = picture.dtype.kind == "f" or name.lower().endswith((".tif", ".tiff"))
     image = Image.fromarray(picture)
-    image.save(name, format="TIFF") if tiff else image.save(name, format="PNG", compress_level=1)
+    image.save(name, format="TIFF") if tiff else image.save(name, format="PNG", compress_level=0)

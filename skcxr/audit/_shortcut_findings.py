@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtri
 
 from skcxr.audit._findings import Finding
 from skcxr.audit._swaps import Composites, Effects, effects, mean_of
+from skcxr.metrics._bootstrap import resample_counts
 
 Array = np.ndarray[Any, Any]
 
@@ -24,12 +27,20 @@ MARGINS = {
     "brightness": (0.10, 0.15),
 }
 MATERIAL = 0.08  # a smaller share is no alarm, however sure
+FEW = 5  # patients of a class
 SERIOUS = 0.25  # lower bound of a share of all classes from which scores are not to be believed
+
+# Where two parts raise an alarm, the one with less than this share of the other's may be the same.
+OVERLAPS = {
+    "border": {"corners": 0.7, "brightness": 0.7},
+    "corners": {"border": 0.7, "brightness": 0.7},
+    "brightness": {"border": 0.7, "corners": 0.7},
+}
 
 _OF = {
     "border": "the border of the films, the outermost 4% of the picture",
     "corners": "the corners of the films, where side markers, names and other text stand",
-    "outside": "what is outside the lungs: border, corners, arms, neck and background",
+    "outside": "what is outside the lungs: the borders of the films, with corners, arms and neck",
     "brightness": "the overall brightness and contrast of the films",
 }
 _WITH = {
@@ -75,6 +86,8 @@ def findings_from(
     found = [_of_score(judged, scores, above)]
     alarmed = set(swaps.loc[swaps.alarm, "part"])
     found += [_of_part(part, swaps, scores, alarmed) for part in judged.swaps if part in alarmed]
+    found += _of_few(judged)
+    found += _of_classes(swaps, alarmed)
     found += _of_lungs(scores, "outside" in alarmed or "border" in alarmed or "corners" in alarmed)
     found += _of_masks(scores, alarmed)
     found += _of_resolution(scores)
@@ -90,8 +103,9 @@ def findings_from(
 def patient_draws(patients: Array, n_resamples: int, rng: np.random.Generator) -> Array:
     """How often each film is drawn, (1 + n_resamples, n); the first row is all films once."""
     _, index = np.unique(patients, return_inverse=True)
-    n = int(index.max()) + 1
-    counts = rng.multinomial(n, np.full(n, 1 / n), size=n_resamples)
+    seed = int(rng.integers(2**31))
+    blocks = resample_counts(int(index.max()) + 1, n_resamples, seed, len(index))
+    counts = np.concatenate(list(blocks), axis=1).T
     return np.vstack([np.ones(len(index)), counts[:, index]])
 
 
@@ -114,7 +128,7 @@ def _scores(
                 ],
                 axis=1,
             )
-        balanced = np.nanmean(sensitivity, axis=1)
+        balanced = mean_of(sensitivity, 1)  # of the classes that were drawn
         accuracy = draws @ right / draws.sum(axis=1)
         chance = np.mean(
             [((predicted == c) & (shuffled == c)).sum(1) / (shuffled == c).sum(1) for c in present],
@@ -167,11 +181,21 @@ def _interval(draws: Array, level: float, value: str, low: str, high: str) -> di
     return {value: float(draws[0]), low: float(bounds[0]), high: float(bounds[1])}
 
 
+def _bound(draws: Array, tail: float, wider: float) -> float:
+    """The lower bound, the distance to it made wider for the number of shares looked at.
+
+    So far out the draws themselves are those that lack half of the patients of a class.
+    """
+    low = float(np.nanpercentile(draws[1:], 100 * tail))
+    return min(low, float(draws[0] - wider * (draws[0] - low)))
+
+
 def _swaps(judged: Judged, shares: dict[str, Effects], level: float, above: bool) -> Any:
     import pandas as pd
 
     present = np.unique(judged.classes)
-    corrected = 100 * (1 - level) / 2 / (len(shares) * (1 + len(present)))
+    tail = (1 - level) / 2
+    wider = ndtri(tail / (len(shares) * (1 + len(present)))) / ndtri(tail)
     rows = []
     for part, effect in shares.items():
         for k in (None, *range(len(present))):
@@ -180,8 +204,8 @@ def _swaps(judged: Judged, shares: dict[str, Effects], level: float, above: bool
                 continue
             at = slice(None) if k is None else slice(k, k + 1)
             called, control = (mean_of(v[:, at], 1) for v in (effect.called, effect.control))
-            whole = np.nanpercentile(effect.whole[1:, at].sum(axis=1), corrected)
-            bound = float(np.nanpercentile(share[1:], corrected))
+            whole = _bound(effect.whole[:, at].sum(axis=1), tail, wider)
+            bound = _bound(share, tail, wider)
             margin = MARGINS[part][k is not None]
             rows.append(
                 {"part": part, "label": "all" if k is None else judged.names[present[k]]}
@@ -209,16 +233,35 @@ def _of_score(judged: Judged, scores: Any, above: bool) -> Finding:
     return Finding("score", "note", text, _figures(row))
 
 
+def _of_few(judged: Judged) -> list[Finding]:
+    """Classes of too few patients for intervals and swaps to say much."""
+    patients = {
+        judged.names[c]: len(np.unique(judged.patients[judged.classes == c]))
+        for c in np.unique(judged.classes)
+    }
+    few = {str(name): n for name, n in patients.items() if n < FEW}
+    if not few:
+        return []
+    counts = ", ".join(f"{name} {n}" for name, n in few.items())
+    text = (
+        f"Some classes have fewer than {FEW} patients ({counts}): intervals are too narrow, parts "
+        "can hardly be swapped, and the absence of an alarm says little."
+    )
+    return [Finding("patients", "note", text, few, list(few))]
+
+
 def _stronger(part: str, swaps: Any, alarmed: set[str]) -> str | None:
     """A part that explains what is seen in this one: they overlap, and it has the larger share."""
-    share = swaps[swaps.label == "all"].set_index("part").share
-    others = {"border": {"corners": 0.7, "brightness": 1.0},
-              "corners": {"border": 0.7, "brightness": 1.0}}.get(part, {})  # fmt: skip
+    every = swaps[swaps.label == "all"].set_index("part")
     found = [
-        other for other, ratio in others.items()
-        if other in alarmed and share[part] < ratio * share[other]
-    ]  # fmt: skip
-    return max(found, key=lambda other: share[other]) if found else None
+        other
+        for other, ratio in OVERLAPS.get(part, {}).items()
+        if other in alarmed
+        and every.share[part] < ratio * every.share[other]
+        # brightness stands everywhere, but does not explain so much at the edge
+        and not (other == "brightness" and every.bound[part] > SERIOUS)
+    ]
+    return max(found, key=lambda other: every.share[other]) if found else None
 
 
 def _of_part(part: str, swaps: Any, scores: Any, alarmed: set[str]) -> Finding:
@@ -233,19 +276,14 @@ def _of_part(part: str, swaps: Any, scores: Any, alarmed: set[str]) -> Finding:
         )
         return Finding(_CHECKS[part], "note", text, {"share": round(every.share, 3)})
     classes = rows.iloc[1:].sort_values("share", ascending=False)
-    named = classes[classes.alarm] if classes.alarm.any() else classes[:1]
-    several = len(classes) > 2 and not every.alarm
+    named = classes[(classes.bound > 0) & (classes.share > MATERIAL)]
+    named = named if len(named) else classes[:1]
     text = f"The model reads {_OF[part]}. "
     text += (
         f"Of what tells it the classes, {every.share:.0%} ({every.low:.0%} to {every.high:.0%}) "
         f"comes with {_WITH[part]}."
     )
-    for row in named.itertuples():
-        text += (
-            f" {row.label}: {row.share:.0%} ({row.low:.0%} to {row.high:.0%}); with {_WITH[part]} "
-            f"of a film of this class, {row.called:.0%} of the films of other classes are called "
-            f"{row.label}, against {row.control:.0%} with that of other films."
-        )
+    text += "".join(map(partial(_class_sentence, part), named.itertuples()))
     masked = _MASKED[part]
     if masked is not None and scores.loc[masked, "difference_high"] < 0:
         text += f" With {_WITH[part]} {masked.split()[-1]} the score falls to "
@@ -253,7 +291,7 @@ def _of_part(part: str, swaps: Any, scores: Any, alarmed: set[str]) -> Finding:
     left = scores.loc["lungs masked"]
     if part != "brightness" and left.low > left.chance_high:
         text += " " + _lungs_sentence(scores)
-    serious = every.bound > SERIOUS or (several and named.bound.max() > 2 * SERIOUS)
+    serious = every.bound > SERIOUS or classes.bound.max() > 2 * SERIOUS
     figures = {"share": every.share, "low": every.low, "high": every.high}
     figures |= {f"share, {row.label}": row.share for row in classes.itertuples()}
     return Finding(
@@ -269,6 +307,31 @@ _CHECKS = {
     "outside": "outside the lungs",
     "brightness": "brightness",
 }
+
+
+def _of_classes(swaps: Any, alarmed: set[str]) -> list[Finding]:
+    """Classes that are told in part by what raises no alarm."""
+    found = []
+    for part in ("border", "corners", "outside"):
+        rows = swaps[(swaps.part == part) & (swaps.label != "all")]
+        rows = rows[(rows.bound > 0) & (rows.share > MATERIAL)].sort_values("share")[::-1]
+        if part in alarmed or rows.empty:
+            continue
+        text = (
+            f"Some of what tells these classes comes with {_WITH[part]}, too little for an alarm."
+        )
+        text += "".join(map(partial(_class_sentence, part), rows.itertuples()))
+        figures = {f"share, {row.label}": round(row.share, 3) for row in rows.itertuples()}
+        found.append(Finding(_CHECKS[part], "note", text, figures, [str(c) for c in rows.label]))
+    return found
+
+
+def _class_sentence(part: str, row: Any) -> str:
+    return (
+        f" {row.label}: {row.share:.0%} ({row.low:.0%} to {row.high:.0%}); with {_WITH[part]} of a "
+        f"film of this class, {row.called:.0%} of the films of other classes are called "
+        f"{row.label}, against {row.control:.0%} with that of other films."
+    )
 
 
 def _lungs_sentence(scores: Any) -> str:
@@ -292,6 +355,8 @@ def _of_lungs(scores: Any, alarmed: bool) -> list[Finding]:
                 _figures(row),
             )
         ]  # fmt: skip
+    if alarmed:
+        return []  # the sentence of the part has it
     text += (
         " Films tell something of their class beside the lungs, as their exposure follows the "
         "opacities; see the shares for what the model makes of it."

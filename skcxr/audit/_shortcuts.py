@@ -26,7 +26,7 @@ __all__ = ["ShortcutReport", "shortcut_report"]
 Array = np.ndarray[Any, Any]
 
 _CHUNK = 64  # films in one call of the estimator
-_COMPOSITES = 1000  # films composed for each part
+_COMPOSITES = 600  # films composed for each part, at least
 _SHOWN_AFTER = 2.0  # seconds
 
 
@@ -157,7 +157,7 @@ def shortcut_report(
 
     judge = Judge(without_memory(estimator), names)
     made = versions(pictures, classes)
-    dealt = pairs(classes, patients, _COMPOSITES, rng)
+    dealt = pairs(classes, patients, max(_COMPOSITES, 3 * pictures.n), rng)
     n_films = pictures.n * (1 + len(made)) + len(dealt) * len(SWAPS)
     predicted, swaps = {}, {}
     with _bar(n_films, progress) as advance:

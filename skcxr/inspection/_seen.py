@@ -229,7 +229,10 @@ def _linear(steps: list[Any], features: CXRFeatures, X: Any) -> nn.Linear:
             f"CXRFeatures is followed by {named}, which is not linear, so Grad-CAM cannot follow "
             "its scores to the features; OcclusionDisplay takes any estimator"
         )
-    head = nn.Linear(len(weight), n_classes, dtype=features._settings.torch_dtype)
+    # on "meta" nothing is drawn from the caller's generator
+    head = nn.Linear(
+        len(weight), n_classes, dtype=features._settings.torch_dtype, device="meta"
+    ).to_empty(device="cpu")
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(weight.T))
         head.bias.copy_(torch.from_numpy(offset - centre @ weight))

@@ -25,6 +25,8 @@ _MOST_LEFT_OUT = 2000  # groups of the jackknife
 
 def make_seed(random_state: Any) -> int:
     """One seed, for resamples that are drawn more than once."""
+    if random_state is None:  # the global generator is the caller's
+        return int(np.random.SeedSequence().generate_state(1)[0]) % (2**31 - 1)
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from html import escape
 from numbers import Integral, Real
@@ -13,8 +14,8 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from skcxr._exceptions import InputError
 from skcxr.metrics._bootstrap import Resampled, make_seed, resample
 from skcxr.metrics._checks import check_cases, check_prevalence, check_subgroups
-from skcxr.metrics._scores import OVERALL, Cases, Scores
-from skcxr.metrics._tables import Table, figure_text
+from skcxr.metrics._scores import NEED_SCORES, OVERALL, Cases, Scores
+from skcxr.metrics._tables import WIDTH, Table, figure_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,7 +102,7 @@ class MetricsReport:
     >>> report.n_cases, report.n_patients
     (40, 20)
     >>> [round(figure, 3) for figure in report.value("specificity", "ill")]
-    [0.5, 0.2, 0.8]
+    [0.5, 0.167, 0.818]
     """
 
     _COLUMNS = (
@@ -128,7 +129,8 @@ class MetricsReport:
         self.n_resamples = n_resamples
         self.notes = notes
         self._rows = rows
-        self._found = {(row[0], row[1], row[2]): row for row in rows}
+        self._scored = any(row[2] in NEED_SCORES for row in rows)
+        self._found = {(row[0], str(row[1]), row[2]): row for row in rows}
 
     def to_frame(self) -> pd.DataFrame:
         """Give all figures as a table, one in a row.
@@ -136,7 +138,7 @@ class MetricsReport:
         Returns
         -------
         DataFrame
-            Columns subgroup ("all", or such as "sex=F"), label (a name as text, or "overall"),
+            Columns subgroup ("all", or such as "sex=F"), label (a class or finding, or "overall"),
             metric, value, low, high, n_cases and n_patients (those of the label; overall, all).
         """
         import pandas as pd
@@ -160,7 +162,8 @@ class MetricsReport:
         Returns
         -------
         value, low, high : float
-            The figure and the limits of its interval, NaN where there are none.
+            The figure and the limits of its interval, NaN where there are none, and for what
+            needs probabilities that were not given.
 
         Raises
         ------
@@ -168,6 +171,8 @@ class MetricsReport:
             The report does not hold it.
         """
         row = self._found.get((subgroup, str(label), metric))
+        if row is None and metric in NEED_SCORES and not self._scored:
+            return float("nan"), float("nan"), float("nan")
         if row is None:
             names = [list(dict.fromkeys(entry[k] for entry in self._rows)) for k in range(3)]
             of_label = [key[2] for key in self._found if key[:2] == (subgroup, str(label))]
@@ -179,7 +184,8 @@ class MetricsReport:
 
     def __str__(self) -> str:
         parts = [self._heading(), *(table.text() for table in self._tables())]
-        return "\n\n".join([*parts, *(["\n".join(self.notes)] if self.notes else [])])
+        notes = [textwrap.fill(note, WIDTH, subsequent_indent="  ") for note in self.notes]
+        return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])])
 
     def __repr__(self) -> str:
         return f"<MetricsReport: {self._heading()}>"
@@ -248,7 +254,7 @@ def classification_report_ci(
     n_bins: int = 10,
     random_state: Any = None,
 ) -> MetricsReport:
-    """Score predictions, with intervals by bootstrap over patients.
+    r"""Score predictions, with intervals by bootstrap over patients.
 
     Images of one patient resemble each other. Intervals that take them for independent are too
     narrow, so patients are drawn, each with all of its images.
@@ -269,7 +275,7 @@ def classification_report_ci(
         The patient of each case. None takes each for a patient of its own.
     subgroups : DataFrame or dict of str to array-like of shape (n,), default=None
         Columns such as sex or view; the cases of each value are reported for themselves, and
-        those without one as "sex not recorded". At most 20 values.
+        those without one as "sex=unknown". At most 20 values.
     prevalence : float or dict of object to float, default=None
         Share of patients who have a label where the model is to be used, in (0, 1); adds PPV and
         NPV there. One float, of two labels, is that of the second.
@@ -319,7 +325,7 @@ def classification_report_ci(
 
     Where a figure is 0 or 1 in every resample, the bootstrap's interval would be a point.
     Sensitivity, specificity, PPV, NPV and accuracy then have the limits of Clopper and Pearson for
-    Kish's effective number of patients, :math:`(\\sum m)^2 / \\sum m^2` for patients of m images,
+    Kish's effective number of patients, :math:`(\sum m)^2 / \sum m^2` for patients of m images,
     as Korn and Graubard [1]_ have it for surveys; an AUROC has Newcombe's [2]_ for those numbers;
     the others have none. A resample's ECE exceeds that of the sample by construction, so its
     resamples are moved to have it as their mean; the ECE itself is still too high in small samples.
@@ -380,7 +386,7 @@ def _tidy(subgroup: str, cases: Cases, rows: list[Row]) -> list[tuple[Any, ...]]
     """Rows of the frame: of all, then label by label, each ending with its support."""
     tidy: list[tuple[Any, ...]] = []
     for j in (None, *range(len(cases.labels))):
-        name = "overall" if j is None else str(cases.labels[j])
+        name = "overall" if j is None else cases.labels[j]
         sizes = cases.sizes(j)
         tidy += [(subgroup, name, *row[1:], *sizes) for row in rows if row.label == j]
         if j is not None:

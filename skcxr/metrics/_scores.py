@@ -179,6 +179,8 @@ class Scores:
                 "F1": 2 * tp / (2 * tp + fp + fn),
                 "accuracy": (tp + tn) / (tp + fp + fn + tn),
             }
+            if self.cases.exclusive:  # right cases are the true positives of their classes
+                parts["accuracy"] = tp.sum(axis=0, keepdims=True) / (tp + fp + fn + tn)[:1]
             parts["precision"] = parts["PPV"]
             if self._rankings:
                 ranked = np.stack([ranking(counts) for ranking in self._rankings], axis=1)
@@ -196,9 +198,6 @@ class Scores:
         parts = self._parts(counts)
         sensitivity, specificity = parts["sensitivity"], parts["specificity"]
         if self.cases.exclusive:
-            # right cases are the true positives of their classes
-            tp = self._cells[: len(self.cases.labels)].sum(axis=0) @ counts
-            parts["accuracy"] = (tp / (counts * self._n_cases()[:, None]).sum(axis=0))[None]
             parts["balanced accuracy"] = sensitivity[self._defined["sensitivity"]]
         else:
             both = self._defined["sensitivity"] & self._defined["specificity"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["Table", "figure_text"]
+__all__ = ["WIDTH", "Table", "figure_text"]
 
-_WIDTH = 100
+WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Table:
         widths = [max(map(len, column)) for column in columns]
         parts: list[list[int]] = [[0]]
         for k in range(1, len(columns)):
-            if len(parts[-1]) > 1 and sum(widths[i] + 2 for i in parts[-1]) + widths[k] > _WIDTH:
+            if len(parts[-1]) > 1 and sum(widths[i] + 2 for i in parts[-1]) + widths[k] > WIDTH:
                 parts.append([0])
             parts[-1].append(k)
         blocks = []

@@ -25,6 +25,8 @@ __all__ = ["evaluate"]
 
 Array = np.ndarray[Any, Any]
 
+_SMALLEST = 8  # pixels on a side of what the audit looks at
+
 
 @validate_params(
     {
@@ -199,7 +201,7 @@ def evaluate(
     )
     report.data = _describe(report, groups is not None, frame, source, train)
     if audit:
-        report.audit = _audit(X, y, patients, source, frame, train, seed, progress)
+        report.audit = _audit(estimator, X, y, patients, source, frame, train, seed, progress)
     if shortcuts and not multi:
         report.shortcuts = shortcut_report(
             estimator, pictures.take(kept.tolist()), truth[read], groups=patients[read],
@@ -250,29 +252,53 @@ def _operating(
 
 
 def _audit(
-    X: Any, y: Any, patients: Array, source: Any, frame: Any, train: Any, seed: int, progress: bool
-) -> Any:
+    estimator: Any, X: Any, y: Any, patients: Array, source: Any, frame: Any, train: Any, seed: int,
+    progress: bool,
+) -> Any:  # fmt: skip
     """The audit of the test films, and of the training films where these are given."""
     options: dict[str, Any] = {"random_state": seed, "progress": progress}
+    ours = _films_of(estimator, X)
+    if ours is None:
+        return None
     if train is None:
-        return audit_dataset(X, y, groups=patients, source=source, frame=frame, **options)
+        return audit_dataset(ours, y, groups=patients, source=source, frame=frame, **options)
     X_train, y_train, groups_train = unpack("train", train)
     known = _patients(X_train, len(y_train), groups_train)
-    ours, theirs = as_paths(X), as_paths(X_train)
-    if (ours is None) != (theirs is None) or (
-        ours is None and np.shape(X)[1:] != np.shape(X_train)[1:]
+    theirs = _films_of(estimator, X_train)
+    if type(theirs) is not type(ours) or (
+        not isinstance(ours, list) and np.shape(ours)[1:] != np.shape(theirs)[1:]
     ):
         raise InputError("train holds images of another kind or size than X")
-    both = (
-        [*theirs, *ours]
-        if ours is not None and theirs is not None
-        else np.concatenate([X_train, X])
-    )
-    split = np.repeat(["train", "test"], [len(y_train), len(patients)])
+    both = [*theirs, *ours] if isinstance(ours, list) else np.concatenate([theirs, ours])
+    n_train, n_test = len(y_train), len(patients)
     return audit_dataset(
-        both, np.concatenate([np.asarray(y_train), np.asarray(y)]), split=split,
-        groups=np.concatenate([known.astype(str), patients.astype(str)]), **options,
+        both, np.concatenate([np.asarray(y_train), np.asarray(y)]),
+        groups=np.concatenate([known.astype(str), patients.astype(str)]),
+        split=np.repeat(["train", "test"], [n_train, n_test]),
+        source=_joined(getattr(train, "source", None), source),
+        frame=_joined(getattr(train, "frame", None), frame), **options,
     )  # fmt: skip
+
+
+def _films_of(estimator: Any, X: Any) -> Any:
+    """Paths, or pixels of films; None of rows that are none."""
+    pictures = shown_of(estimator, X)
+    if pictures.paths is not None:
+        return pictures.paths
+    pixels = np.stack([pictures.native(i) for i in range(pictures.n)])
+    return pixels if min(pixels.shape[1:3]) >= _SMALLEST else None
+
+
+def _joined(theirs: Any, ours: Any) -> Any:
+    """What is known of training and test films, if it is known of both."""
+    import pandas as pd
+
+    if theirs is None or ours is None:
+        return None
+    if hasattr(ours, "columns"):
+        shared = [column for column in ours.columns if column in theirs.columns]
+        return pd.concat([theirs[shared], ours[shared]], ignore_index=True)
+    return np.concatenate([np.asarray(theirs).astype(str), np.asarray(ours).astype(str)])
 
 
 def _external(

@@ -108,20 +108,26 @@ def sentences_of(name: str, n: int, answers: Any, metrics: Any, inside: Any) -> 
         )
         return sentences
     for metric in ("accuracy", "macro AUROC"):
-        here, low, high = metrics.value(metric)
-        there, there_low, there_high = inside.value(metric)
-        if here != here or there != there:
+        here, there = metrics.value(metric), inside.value(metric)
+        if here[0] != here[0] or there[0] != there[0]:
             continue
-        change = here - there
-        word = "falls" if change < -_CLEAR else "rises" if change > _CLEAR else "stays"
+        change = here[0] - there[0]
+        word = "falls to" if change < -_CLEAR else "rises to" if change > _CLEAR else "stays at"
         sentences.append(
-            f"{metric[0].upper()}{metric[1:]} {word} "
-            + (f"at {here:.2f}" if word == "stays" else f"from {there:.2f} to {here:.2f}")
-            + f" ({low:.2f} to {high:.2f}; in the test set {there_low:.2f} to {there_high:.2f})."
+            f"{metric[0].upper()}{metric[1:]} {word} {in_words(here, 2)}; in the test set it is "
+            f"{in_words(there, 2)}."
         )
     frame = metrics.to_frame()
     lost = frame[(frame["metric"] == "sensitivity") & (frame["subgroup"] == "all")]
     for row in lost.itertuples():
         if row.value == row.value and row.value < 0.5:
-            sentences.append(f"Only {row.value:.0%} of {row.n_cases} {row.label} are found here.")
+            share = f"Only {row.value:.0%}" if row.value else "None"
+            sentences.append(f"{share} of the {row.n_cases} {row.label} films is found here.")
     return sentences
+
+
+def in_words(found: tuple[float, float, float], digits: int) -> str:
+    """A metric with its interval, where it has one."""
+    value, low, high = found
+    text = f"{value:.{digits}f}"
+    return text if low != low else f"{text} ({low:.{digits}f} to {high:.{digits}f})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -66,12 +66,19 @@ def reliability_svg(report: Any, salt: str) -> str:
     """How often what is said with a probability is true, by class."""
     from skcxr.inspection import ReliabilityDisplay
 
-    n = len(report.labels) + (report.y_true.ndim == 1) - (len(report.labels) == 2)
+    if report.y_true.ndim == 2:
+        n = int((~np.isnan(report.y_true.astype(float))).any(axis=0).sum())
+    else:
+        n = 1 + len(report.labels) - (len(report.labels) == 2)
     rows = -(-n // 3)
-    with _figure((8.6, 3.5 * rows), salt) as drawing:
+    with _figure((8.6, 3.8 * rows), salt, layout=None) as drawing:
+        grid = drawing.figure.subplots(rows, 3, squeeze=False).ravel()
+        drawing.figure.subplots_adjust(0.06, 0.27 / rows, 0.98, 1 - 0.07 / rows, 0.2, 0.65)
+        for axis in grid[n:]:
+            axis.set_axis_off()
         ReliabilityDisplay.from_predictions(
             report.y_true, report.y_score, labels=report.labels, groups=report.groups,
-            random_state=0, ax=drawing.figure.subplots(),
+            random_state=0, ax=grid[:n],
         )  # fmt: skip
         return drawing.svg()
 
@@ -88,8 +95,13 @@ def audit_svg(report: Any, salt: str) -> str:
 class _figure:  # noqa: N801  (used as a context)
     """A figure in the page's style; no pyplot, whose global state is the caller's."""
 
-    def __init__(self, size: tuple[float, float], salt: str) -> None:
-        self._size, self._salt = size, salt
+    def __init__(
+        self,
+        size: tuple[float, float],
+        salt: str,
+        layout: Literal["constrained"] | None = "constrained",
+    ) -> None:
+        self._size, self._salt, self._layout = size, salt, layout
 
     def __enter__(self) -> _figure:
         import matplotlib as mpl
@@ -98,7 +110,7 @@ class _figure:  # noqa: N801  (used as a context)
         style: Any = {**_RC, "svg.hashsalt": self._salt}
         self._context = mpl.rc_context(style)
         self._context.__enter__()
-        self.figure = Figure(figsize=self._size, layout="constrained")
+        self.figure = Figure(figsize=self._size, layout=self._layout)
         return self
 
     def __exit__(self, *error: Any) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from skcxr.report._card import NOT_REPORTED
+from skcxr.report._external import in_words
 from skcxr.report._figures import audit_svg, curves_svg, film_jpeg, reliability_svg
 
 if TYPE_CHECKING:
@@ -89,27 +90,21 @@ def _interval(value: float, low: float, high: float) -> tuple[str, str]:
 
 def _scores(metrics: MetricsReport) -> dict[str, Any]:
     """Overall scores, and a row for each class."""
-    frame = metrics.to_frame()
-    frame = frame[frame["subgroup"] == "all"]
-    overall = [
-        (row.metric, *_interval(row.value, row.low, row.high))
-        for row in frame[frame["label"] == "overall"].itertuples()
-        if row.value == row.value
-    ]
-    known = frame["metric"].unique().tolist()
+    frame = metrics.to_frame().query("subgroup == 'all'")
+    found: dict[Any, dict[str, tuple[str, str]]] = {}
+    sizes = {}
+    for row in frame.to_dict("records"):
+        cells = found.setdefault(row["label"], {})
+        cells[row["metric"]] = _interval(row["value"], row["low"], row["high"])
+        sizes[row["label"]] = row["n_cases"], row["n_patients"]
+    overall = [(name, *cell) for name, cell in found["overall"].items() if cell[0] != "-"]
+    known = list(dict.fromkeys(frame["metric"]))
     columns = [name for name in _PER_CLASS if name in known]
     columns += [name for name in known if " at prevalence" in name]
-    rows = []
-    for label in metrics.labels:
-        of_label = frame[frame["label"] == label].set_index("metric")
-        cells = [
-            _interval(*of_label.loc[name, ["value", "low", "high"]].astype(float).tolist())
-            if name in of_label.index
-            else ("-", "")
-            for name in columns
-        ]
-        n, n_patients = (int(of_label[name].iloc[0]) for name in ("n_cases", "n_patients"))
-        rows.append((label, n, n_patients, cells))
+    rows = [
+        (label, *sizes[label], [found[label].get(name, ("-", "")) for name in columns])
+        for label in metrics.labels
+    ]
     return {"overall": overall, "columns": columns, "rows": rows}
 
 
@@ -149,12 +144,14 @@ def _subgroups(report: EvaluationReport) -> Any:
 def _operating(report: EvaluationReport) -> Any:
     if report.operating is None:
         return None
-    columns = [str(column) for column in report.operating.columns]
-    rows = [
-        [f"{value:.3f}" if isinstance(value, float) else str(value) for value in row]
-        for row in report.operating.itertuples(index=False)
-    ]
-    return {"columns": columns, "rows": rows}
+    table = report.operating
+    names = [name for name in table["metric"].unique().tolist() if name != "support"]
+    rows = []
+    for (label, wanted), part in table.groupby(["class", "wanted"], sort=False):
+        figures = {row.metric: _interval(row.value, row.low, row.high) for row in part.itertuples()}
+        threshold = f"{part['threshold'].iloc[0]:.3f}"
+        rows.append((label, wanted, threshold, [figures.get(name, ("", "")) for name in names]))
+    return {"columns": names, "rows": rows}
 
 
 def _curves(report: EvaluationReport) -> Iterator[_Curve]:
@@ -175,8 +172,7 @@ def _curves(report: EvaluationReport) -> Iterator[_Curve]:
         precision, recall, _ = precision_recall_curve(positive, score)
         texts = []
         for metric in ("AUROC", "average precision"):
-            value, low, high = report.metrics.value(metric, label=label)
-            texts.append(f"{label}: {value:.2f} ({low:.2f} to {high:.2f})")
+            texts.append(f"{label}: {in_words(report.metrics.value(metric, label=label), 2)}")
         yield _Curve(fpr, tpr, recall, precision, *texts)
 
 

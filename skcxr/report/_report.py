@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from skcxr.report._external import External
+from skcxr.report._external import External, in_words
 
 __all__ = ["EvaluationReport", "Film"]
 
@@ -34,6 +34,13 @@ class Film:
         Labels.
     probability : float
         Of what was predicted.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skcxr.report import Film
+    >>> Film(np.zeros((8, 8)), None, "a.png", "Healthy", "Covid-19", 0.9).predicted
+    'Covid-19'
     """
 
     image: Array
@@ -147,9 +154,9 @@ class EvaluationReport:
         names = ("accuracy", "balanced accuracy", "macro AUROC")
         parts = []
         for name in names:
-            value, low, high = self.metrics.value(name)
-            if value == value:
-                parts.append(f"{name} {value:.3f} ({low:.3f} to {high:.3f})")
+            found = self.metrics.value(name)
+            if found[0] == found[0]:
+                parts.append(f"{name} {in_words(found, 3)}")
         said.append(
             f"On {len(self.y_true)} films of {n_patients} patients: {', '.join(parts)}; "
             f"{level} intervals over patients."
@@ -218,11 +225,8 @@ class EvaluationReport:
         return "\n\n".join([*parts, RESEARCH_ONLY])
 
     def __repr__(self) -> str:
-        value, low, high = self.metrics.value("accuracy")
-        return (
-            f"<EvaluationReport: {self.title}; {len(self.y_true)} films, accuracy {value:.3f} "
-            f"({low:.3f} to {high:.3f})>"
-        )
+        accuracy = in_words(self.metrics.value("accuracy"), 3)
+        return f"<EvaluationReport: {self.title}; {len(self.y_true)} films, accuracy {accuracy}>"
 
     def _repr_html_(self) -> str:
         from skcxr.report._page import notebook_html
