@@ -15,7 +15,13 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from skcxr import CXRClassifier, CXRFeatures, InputError, MissingDependencyError
-from skcxr.inspection import ErrorsDisplay, GradCAMDisplay, OcclusionDisplay, ReliabilityDisplay
+from skcxr.inspection import (
+    ErrorsDisplay,
+    GradCAMDisplay,
+    OcclusionDisplay,
+    RandomisationDisplay,
+    ReliabilityDisplay,
+)
 from skcxr.metrics import expected_calibration_error
 
 mpl.use("Agg")
@@ -173,6 +179,26 @@ def test_what_cannot_be_explained_says_what_to_do(clf, rows, monkeypatch):
     monkeypatch.setattr("skcxr.inspection._gradcam.import_optional", gone)
     with pytest.raises(MissingDependencyError, match=r"skcxr\[explain\]"):
         GradCAMDisplay.from_estimator(clf, squares(1)[0])
+
+
+def test_maps_of_a_network_that_knows_nothing_differ(clf):
+    X, _ = squares(4, size=64, seed=1)
+    before = {name: value.clone() for name, value in clf.module_.state_dict().items()}
+    a, b = (RandomisationDisplay.from_estimator(clf, X, random_state=0) for _ in range(2))
+    np.testing.assert_array_equal(a.correlations, b.correlations)
+    assert a.correlations.shape == (3, 4)
+    assert np.nanmean(a.correlations) < 0.5
+    assert "depend on what the network has learnt" in a.sentence
+    for name, value in before.items():
+        assert torch.equal(value, clf.module_.state_dict()[name])
+    same = RandomisationDisplay(np.full((2, 3), 0.9), layer="x")
+    assert "hardly change" in same.sentence
+    assert "constant" in RandomisationDisplay(np.full((1, 1), np.nan), layer="x").sentence
+    features = CXRFeatures("cxrnet", weights=None, random_state=0, image_size=64)
+    X, y = squares(12, size=64)
+    linear = make_pipeline(features, LogisticRegression()).fit(X, y)
+    display = RandomisationDisplay.from_estimator(linear, X[:2], n_draws=1, random_state=0)
+    assert display.correlations.shape == (1, 2)
 
 
 def test_mistakes_come_by_certainty():

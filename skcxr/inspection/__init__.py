@@ -5,6 +5,7 @@ from skcxr.inspection._errors import ErrorsDisplay
 from skcxr.inspection._gradcam import GradCAMDisplay
 from skcxr.inspection._learning_rate import LearningRateDisplay, lr_find
 from skcxr.inspection._occlusion import OcclusionDisplay
+from skcxr.inspection._randomisation import RandomisationDisplay
 from skcxr.inspection._reliability import ReliabilityDisplay
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "GradCAMDisplay",
     "LearningRateDisplay",
     "OcclusionDisplay",
+    "RandomisationDisplay",
     "ReliabilityDisplay",
     "lr_find",
 ]
