@@ -65,6 +65,7 @@ _MODULES = (
     "metrics",
     "model_selection",
     "networks",
+    "outliers",
     "persistence",
     "preprocessing",
     "recipes",

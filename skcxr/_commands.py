@@ -163,7 +163,7 @@ def run_evaluate(
     else:
         result["findings"] = _score_findings(findings, truth, proba, console)
     if report is not None:
-        _write_report(model, bunch, test[read], truth, report)
+        _write_report(model, bunch, test, report)
         console.print(f"Report written to {report}")
         result["report"] = str(report)
     console.print(RESEARCH_ONLY)
@@ -206,19 +206,23 @@ def _check_place(report: Path) -> None:
         raise InputError(f"--report: there is no folder {str(report.absolute().parent)!r}")
 
 
-def _write_report(model: Any, bunch: Bunch, rows: Array, truth: Array, path: Path) -> None:
+def _write_report(model: Any, bunch: Bunch, rows: Array, path: Path) -> None:
     """Everything about the images at `rows`, and about the training split, as one page."""
     from skcxr.report import evaluate
 
     trained = np.flatnonzero(np.asarray(bunch.split) == "train")
-    train: Any = None
-    if len(trained) and bunch.target.ndim == truth.ndim:
-        train = ([bunch.data[i] for i in trained], _truth(model, bunch)[trained])
-        train = (*train, bunch.groups[trained])
-    given = bunch.frame.iloc[rows].reset_index(drop=True)
+
+    def part(at: Array) -> Bunch:
+        return Bunch(
+            data=[bunch.data[i] for i in at], target=_truth(model, bunch)[at],
+            groups=bunch.groups[at], source=bunch.source[at],
+            frame=bunch.frame.iloc[at].reset_index(drop=True),
+        )  # fmt: skip
+
+    test = part(rows)
     evaluate(
-        model, [bunch.data[i] for i in rows], truth, groups=bunch.groups[rows],
-        source=bunch.source[rows], frame=given, train=train,
+        model, test.data, test.target, groups=test.groups, source=test.source, frame=test.frame,
+        train=part(trained) if len(trained) else None,
     ).to_html(path)  # fmt: skip
 
 

@@ -27,7 +27,7 @@ LEFT_OUT = set(CONFIG["tool"]["numpydoc_validation"]["checks"]) - {"all"}
 
 MODULES = (
     "datasets", "images", "preprocessing", "augmentation", "networks", "classifier", "features",
-    "recipes", "inspection", "metrics", "model_selection", "audit", "report",
+    "recipes", "inspection", "metrics", "model_selection", "audit", "outliers", "report",
     "persistence", "batches", "training",
 )  # fmt: skip
 THINGS = {f"skcxr.{name}": getattr(skcxr, name) for name in skcxr.__all__ if name != "__version__"}

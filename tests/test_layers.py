@@ -18,7 +18,7 @@ ORDER = [
     "augmentation", "_weights",
     "_own_networks", "_foreign_networks", "networks", "training",
     "_inputs", "_settings", "_nets", "_targets", "classifier", "features",
-    "metrics", "model_selection", "recipes", "inspection", "audit", "report",
+    "metrics", "model_selection", "recipes", "inspection", "audit", "outliers", "report",
     "_model_files", "persistence",
     "_demo", "_commands", "cli",
 ]  # fmt: skip

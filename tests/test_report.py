@@ -279,3 +279,65 @@ def test_tuned_thresholds_are_kept(train, test):
         model, X_test, test.target, groups=test.groups, audit=False, shortcuts=False, **QUICK
     )
     np.testing.assert_array_equal(report.y_pred, model.predict(X_test))
+
+
+def test_patients_whom_nobody_knows_are_not_on_both_sides(train, test):
+    X, X_test = (bunch.data.reshape(len(bunch.data), -1) / 255 for bunch in (train, test))
+    model = LogisticRegression(max_iter=500).fit(X, train.target)
+    with pytest.warns(PatientWarning):
+        report = evaluate(
+            model, X_test, test.target, train=(X, train.target), shortcuts=False, heatmaps=None,
+            **QUICK,
+        )  # fmt: skip
+    assert "patients across the split" not in [finding.check for finding in report.audit]
+
+
+def test_findings_are_taken_by_their_names(train, test):
+    def findings(bunch):
+        y = np.stack([bunch.target == "Healthy", np.arange(len(bunch.target)) % 3 == 0], axis=1)
+        return pd.DataFrame(y.astype(float), columns=["clear", "third"])
+
+    model = CXRClassifier(max_epochs=1, random_state=0).fit(train.data, findings(train))
+    y, quiet = findings(test), {"shortcuts": False, "heatmaps": None, "audit": False} | QUICK
+    a, b = (
+        evaluate(model, test.data, y[order], groups=test.groups, **quiet).to_frame()
+        for order in (["clear", "third"], ["third", "clear"])
+    )
+    pd.testing.assert_frame_equal(a, b)
+    with pytest.raises(InputError, match="third"):
+        evaluate(model, test.data, y.rename(columns={"third": "fourth"}), groups=test.groups,
+                 **quiet)  # fmt: skip
+
+
+def test_unusual_tables_and_labels(train, test, tmp_path):
+    X, X_test = (bunch.data.reshape(len(bunch.data), -1) / 255 for bunch in (train, test))
+    names = {"Healthy": "$\\frac$", "Bacterial Pneumonia": "a <b> & c"}
+    y, y_test = ([names[label] for label in bunch.target] for bunch in (train, test))
+    model = LogisticRegression(max_iter=500).fit(X, y)
+    frame = pd.DataFrame({"sex": pd.array(["F", "M", None] * 12, dtype="string"),
+                          "age": [-1, 30, 70] * 12})  # fmt: skip
+    report = evaluate(model, X_test, y_test, groups=test.groups, frame=frame, shortcuts=False,
+                      heatmaps=None, **QUICK)  # fmt: skip
+    subgroups = set(report.to_frame()["subgroup"])
+    assert {"sex=unknown", "age=unknown", "age=65 and over"} <= subgroups
+    sizes = report.to_frame().query("subgroup == 'age=65 and over'")["n_cases"]
+    assert sizes.max() == 12
+    page = report.to_html()
+    assert "$\\frac$" in page
+    assert "a <b>" not in page
+    with pytest.raises(InputError, match="folder"):
+        report.to_html(tmp_path / "gone" / "report.html")
+
+
+def test_films_show_what_is_predicted(train, test):
+    from sklearn.model_selection import FixedThresholdClassifier
+
+    X, X_test = (bunch.data.reshape(len(bunch.data), -1) / 255 for bunch in (train, test))
+    model = FixedThresholdClassifier(LogisticRegression(C=1e-9), threshold=0.99)
+    model.fit(X, train.target)
+    report = evaluate(model, X_test, test.target, groups=test.groups, audit=False,
+                      shortcuts=False, **QUICK)  # fmt: skip
+    said = set(model.predict(X_test).tolist())
+    assert len(said) == 1
+    assert {film.predicted for film in report.gallery} == said
+    assert all(film.wrong == (film.true != film.predicted) for film in report.gallery)

@@ -57,7 +57,7 @@ class GradCAMDisplay(HeatmapDisplay):
     See Also
     --------
     OcclusionDisplay : The same question to any estimator, by covering parts of the film.
-    randomisation_check : Whether the heatmaps depend on what the network has learnt.
+    RandomisationDisplay : Whether the heatmaps depend on what the network has learnt.
 
     Notes
     -----

@@ -286,8 +286,8 @@ class ReliabilityDisplay:
         for place, (name, curve) in enumerate(self.curves.items()):
             _draw(self.axes_[place], str(name), curve, left=place % columns == 0)
         text = (
-            f"Bars: {self.confidence_level:.0%} intervals over patients; none where there are too "
-            f"few. Below: cases. {RESEARCH_ONLY}"
+            f"Bars: {self.confidence_level:.0%} intervals over patients; hollow where "
+            f"there are too few for one. Below: cases. {RESEARCH_ONLY}"
         )
         if ax is None:
             remark(self.axes_, text, own=True)
@@ -334,13 +334,17 @@ def _draw(axis: Any, name: str, curve: ReliabilityCurve, *, left: bool) -> None:
         np.maximum([below[known], above[known]], 0), fmt="none", ecolor="tab:blue", elinewidth=1.2,
         capsize=2,
     )  # fmt: skip
-    axis.plot(
-        curve.prob_pred, curve.prob_true, "o-", color="tab:blue", markersize=4, linewidth=1,
-        label=f"ECE {curve.error:.3f}",
-    )  # fmt: skip
+    axis.plot(curve.prob_pred, curve.prob_true, color="tab:blue", linewidth=1, alpha=0.4)
+    # hollow where there is no interval
+    for chosen, face in ((known, "tab:blue"), (~known, "none")):
+        axis.plot(
+            curve.prob_pred[chosen], curve.prob_true[chosen], "o", color="tab:blue",
+            markerfacecolor=face, markersize=4,
+        )  # fmt: skip
+    axis.plot([], [], "o-", color="tab:blue", markersize=4, label=f"ECE {curve.error:.3f}")
     axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axis.set_title(name, fontsize=9)
-    axis.legend(loc="upper left", fontsize=8, handlelength=1)
+    axis.legend(loc="lower right", fontsize=8, handlelength=1)
     axis.tick_params(labelbottom=False, labelsize=8)
     if left:
         axis.set_ylabel("how often true", fontsize=8)

@@ -17,7 +17,7 @@ from skcxr.model_selection import patients_of
 from skcxr.report._card import fill_card, model_text, software
 from skcxr.report._external import External, answers_of, sentences_of, unpack
 from skcxr.report._films import draw_films, name_of
-from skcxr.report._predictions import one_hot, predict, readable, subgroups_of
+from skcxr.report._predictions import labels_of, one_hot, predict, readable, subgroups_of
 from skcxr.report._report import EvaluationReport
 from skcxr.training import draw_seed
 
@@ -95,7 +95,8 @@ def evaluate(
         columns are tested by the audit.
     train : Bunch or tuple (X, y) or (X, y, groups), default=None
         What the estimator was fitted on. With it the audit covers both sides: patients and
-        duplicates on both, and what tells the classes of the training films without the lungs.
+        duplicates on both, and what tells the classes of the training films without the lungs. Of
+        `source` and `frame` only what a Bunch tells of the training films too is then audited.
     external : dict of str to Bunch or tuple (X, y) or (X, y, groups), default=None
         Other collections, y None where there are no labels.
     prevalence : dict of label to float, or float, default=None
@@ -163,8 +164,13 @@ def evaluate(
     """
     fill_card(card, {})  # what is wrong is said before minutes of work
     others = {name: unpack(name, entry) for name, entry in (external or {}).items()}
+    for name, (_, y_other, groups_other) in others.items():
+        if y_other is not None and groups_other is not None and len(y_other) != len(groups_other):
+            raise InputError(
+                f"external[{name!r}] has {len(y_other)} labels but {len(groups_other)} groups"
+            )
     seed = draw_seed(random_state)
-    truth = np.asarray(y)
+    truth = labels_of(estimator, y, "y")
     pictures = shown_of(estimator, X)
     if len(truth) != pictures.n:
         raise InputError(f"X holds {pictures.n} images but y has {len(truth)} entries")
@@ -201,7 +207,9 @@ def evaluate(
     )
     report.data = _describe(report, groups is not None, frame, source, train)
     if audit:
-        report.audit = _audit(estimator, X, y, patients, source, frame, train, seed, progress)
+        report.audit = _audit(
+            estimator, X, y, patients, groups is not None, source, frame, train, seed, progress
+        )
     if shortcuts and not multi:
         report.shortcuts = shortcut_report(
             estimator, pictures.take(kept.tolist()), truth[read], groups=patients[read],
@@ -252,8 +260,8 @@ def _operating(
 
 
 def _audit(
-    estimator: Any, X: Any, y: Any, patients: Array, source: Any, frame: Any, train: Any, seed: int,
-    progress: bool,
+    estimator: Any, X: Any, y: Any, patients: Array, given: bool, source: Any, frame: Any,
+    train: Any, seed: int, progress: bool,
 ) -> Any:  # fmt: skip
     """The audit of the test films, and of the training films where these are given."""
     options: dict[str, Any] = {"random_state": seed, "progress": progress}
@@ -263,17 +271,24 @@ def _audit(
     if train is None:
         return audit_dataset(ours, y, groups=patients, source=source, frame=frame, **options)
     X_train, y_train, groups_train = unpack("train", train)
-    known = _patients(X_train, len(y_train), groups_train)
+    before = labels_of(estimator, y_train, "train")
     theirs = _films_of(estimator, X_train)
     if type(theirs) is not type(ours) or (
         not isinstance(ours, list) and np.shape(ours)[1:] != np.shape(theirs)[1:]
     ):
         raise InputError("train holds images of another kind or size than X")
+    if len(before) != len(theirs):
+        raise InputError(f"train holds {len(theirs)} images but {len(before)} labels")
     both = [*theirs, *ours] if isinstance(ours, list) else np.concatenate([theirs, ours])
-    n_train, n_test = len(y_train), len(patients)
+    n_train, n_test = len(theirs), len(patients)
+    people = _patients(X_train, n_train, groups_train).astype(str)
+    tested = patients.astype(str)
+    if as_paths(X) is None and (not given or groups_train is None):  # their numbers say nothing
+        people = np.char.add("training film ", people) if groups_train is None else people
+        tested = tested if given else np.char.add("test film ", tested)
     return audit_dataset(
-        both, np.concatenate([np.asarray(y_train), np.asarray(y)]),
-        groups=np.concatenate([known.astype(str), patients.astype(str)]),
+        both, np.concatenate([before, labels_of(estimator, y, "y")]),
+        groups=np.concatenate([people, tested]),
         split=np.repeat(["train", "test"], [n_train, n_test]),
         source=_joined(getattr(train, "source", None), source),
         frame=_joined(getattr(train, "frame", None), frame), **options,
@@ -290,7 +305,10 @@ def _films_of(estimator: Any, X: Any) -> Any:
 
 
 def _joined(theirs: Any, ours: Any) -> Any:
-    """What is known of training and test films, if it is known of both."""
+    """What is known of training and test films; None where it is known of one side only.
+
+    What is told of one side alone would be told apart by the side.
+    """
     import pandas as pd
 
     if theirs is None or ours is None:
@@ -306,7 +324,7 @@ def _external(
     inside: Array, options: dict[str, Any],
 ) -> External:  # fmt: skip
     X, y, groups = other
-    truth = None if y is None else np.asarray(y)
+    truth = None if y is None else labels_of(estimator, y, f"external[{name!r}]")
     if truth is not None and truth.ndim != np.ndim(report.y_true):
         raise InputError(f"external[{name!r}]: y has shape {truth.shape}, unlike the test set's")
     labels, proba, said = predict(estimator, X, report.y_true[:0] if truth is None else truth)

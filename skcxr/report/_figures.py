@@ -18,6 +18,8 @@ _INK = "#123456"  # becomes the page's own colour of text
 _SIDE = 224  # longest side of a film, in pixels
 _RC: dict[str, Any] = {
     "svg.fonttype": "none",
+    "text.parse_math": False,
+    "text.usetex": False,
     "text.color": _INK,
     "axes.labelcolor": _INK,
     "axes.edgecolor": _INK,

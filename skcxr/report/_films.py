@@ -32,7 +32,8 @@ def draw_films(
     report.n_errors, report.n_checked = errors.n_errors, errors.n_cases
     shown = _spread(truth, proba, labels, patients, read, np.random.default_rng(seed))
     where = [*wrong.indices.tolist(), *shown]
-    targets = [*wrong.columns.tolist()] + [int(proba[i].argmax()) for i in shown]
+    targets = wrong.columns.tolist()
+    targets += [int(proba[i].argmax()) if multi else labels.index(said[i]) for i in shown]
     heat = _heat(report, estimator, pictures, where, np.asarray(labels)[targets], heatmaps)
     films = []
     for k, (i, column) in enumerate(zip(where, targets, strict=True)):
@@ -43,8 +44,9 @@ def draw_films(
                 None if heat is None else heat[k],
                 name_of(pictures, i),
                 wrong.true[k] if mistake else _true(truth, labels, i),
-                wrong.predicted[k] if mistake else str(labels[column]),
+                wrong.predicted[k] if mistake else _true(said, labels, i),
                 float(wrong.probabilities[k] if mistake else proba[i, column]),
+                mistake or _is_wrong(truth[i], said[i]),
             )
         )
     report.errors, report.gallery = films[: len(wrong.indices)], films[len(wrong.indices) :]
@@ -93,6 +95,15 @@ def _spread(
                     seen.add(patients[i])
                     break
     return chosen[:_GALLERY]
+
+
+def _is_wrong(true: Any, said: Any) -> bool:
+    """Whether an answer is wrong; of findings, one that is labelled."""
+    if np.ndim(true) == 0:
+        return bool(true != said)
+    labels = np.asarray(true, dtype=float)
+    known = ~np.isnan(labels)
+    return bool(((labels == 1) != np.asarray(said, dtype=bool))[known].any())
 
 
 def _true(truth: Array, labels: list[Any], i: int) -> str:

@@ -210,5 +210,5 @@ def _film(film: Film) -> dict[str, Any]:
         "true": film.true,
         "predicted": film.predicted,
         "probability": film.probability,
-        "wrong": film.true != film.predicted,
+        "wrong": film.wrong,
     }

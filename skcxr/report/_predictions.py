@@ -11,11 +11,31 @@ from skcxr._exceptions import InputError
 from skcxr.classifier import CXRClassifier
 from skcxr.inspection._answers import names_of, scores_of
 from skcxr.inspection._seen import findings_of
+from skcxr.metrics._checks import is_missing
 
 Array = np.ndarray[Any, Any]
 
 _FINE = 12  # values of a column up to which each is a subgroup
 _AGES = ((0, 1, "under 1"), (1, 18, "1 to 17"), (18, 40, "18 to 39"), (40, 65, "40 to 64"))
+
+
+def labels_of(estimator: Any, y: Any, name: str) -> Array:
+    """Labels as an array; findings in the order of the estimator's.
+
+    Raises
+    ------
+    InputError
+        A finding of the estimator is not among the columns.
+    """
+    findings = findings_of(estimator)
+    if findings is not None and hasattr(y, "columns"):
+        missing = [finding for finding in findings.tolist() if finding not in y.columns]
+        if not missing:
+            y = y[findings.tolist()]
+        elif not all(isinstance(finding, int) for finding in findings.tolist()):
+            raise InputError(f"{name} has no column for the findings {missing}")
+    truth = np.asarray(y)
+    return truth[:, 0] if truth.ndim == 2 and truth.shape[1] == 1 and findings is None else truth
 
 
 def predict(estimator: Any, X: Any, truth: Array) -> tuple[list[Any], Array | None, Array]:
@@ -87,7 +107,7 @@ def subgroups_of(frame: Any, source: Any, n: int, read: Array) -> dict[str, Any]
         found["source"] = source
     kept: dict[str, Any] = {}
     for name, values in found.items():
-        text = np.array(["" if v is None or v != v else str(v) for v in np.asarray(values)])
+        text = np.array(["" if is_missing(v) else str(v) for v in np.asarray(values, dtype=object)])
         if len(text) != n:
             raise InputError(f"{name} has {len(text)} entries for {n} images")
         known = set(text.tolist()) - {""}
@@ -100,8 +120,8 @@ def _banded(ages: Any) -> Array:
     import pandas as pd
 
     years = pd.to_numeric(ages, errors="coerce").to_numpy(float)
-    bands = np.full(len(years), "65 and over", dtype=object)
+    bands = np.full(len(years), None, dtype=object)
+    bands[years >= 65] = "65 and over"
     for low, high, name in _AGES:
         bands[(years >= low) & (years < high)] = name
-    bands[np.isnan(years)] = None
     return bands

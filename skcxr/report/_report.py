@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from skcxr._exceptions import InputError
 from skcxr.report._external import External, in_words
 
 __all__ = ["EvaluationReport", "Film"]
@@ -34,12 +35,14 @@ class Film:
         Labels.
     probability : float
         Of what was predicted.
+    wrong : bool
+        Whether the two differ in what is labelled.
 
     Examples
     --------
     >>> import numpy as np
     >>> from skcxr.report import Film
-    >>> Film(np.zeros((8, 8)), None, "a.png", "Healthy", "Covid-19", 0.9).predicted
+    >>> Film(np.zeros((8, 8)), None, "a.png", "Healthy", "Covid-19", 0.9, True).predicted
     'Covid-19'
     """
 
@@ -49,6 +52,7 @@ class Film:
     true: str
     predicted: str
     probability: float
+    wrong: bool
 
 
 @dataclass
@@ -208,6 +212,11 @@ class EvaluationReport:
         -------
         str
             The page.
+
+        Raises
+        ------
+        InputError
+            The folder of `path` does not exist.
         """
         from skcxr.report._page import page_html
 
@@ -235,8 +244,16 @@ class EvaluationReport:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a file that is complete or not there."""
+    """Write a file that is complete or not there.
+
+    Raises
+    ------
+    InputError
+        Its folder does not exist.
+    """
     target = os.path.realpath(path)
+    if os.path.isdir(target) or not os.path.isdir(os.path.dirname(target)):
+        raise InputError(f"{os.fspath(path)!r} is no file in a folder that exists")
     handle, draft = tempfile.mkstemp(dir=os.path.dirname(target), prefix=".skcxr-")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
