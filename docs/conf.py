@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import zlib
 from pathlib import Path
 
@@ -50,13 +51,23 @@ def _skip_requests(app, what, name, obj, skip, options):
     return True if name.startswith("set_") and name.endswith("_request") else None
 
 
+def _public_near(base):
+    """Public names of the module of a class, and of the package that it is in."""
+    package = base.__module__.rpartition(".")[0]
+    return {
+        name
+        for module in (base.__module__, package)
+        for name in getattr(sys.modules.get(module), "__all__", ())
+    }
+
+
 def _name_public_bases(app, name, obj, options, bases):
     """Link a base class to where it is imported from, not to the module that defines it."""
     for i, base in enumerate(bases):
         if getattr(base, "__name__", "") in skcxr.__all__:
             bases[i] = f":py:class:`~skcxr.{base.__name__}`"
-        elif base.__module__.startswith("skcxr.") and base.__name__.startswith("_"):
-            bases[i] = base.__bases__[0]  # what only our networks share has no page
+        elif base.__module__.startswith("skcxr.") and base.__name__ not in _public_near(base):
+            bases[i] = base.__bases__[0]  # what only our own classes share has no page
 
 
 def setup(app):
