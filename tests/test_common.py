@@ -64,3 +64,16 @@ def test_image_loader(check):
 def test_image_loader_says_that_it_takes_no_rows_of_numbers():
     with pytest.warns(SkipTestWarning, match="Can't test estimator ImageLoader"):
         check_estimator(ImageLoader())
+
+
+@pytest.mark.slow
+def test_scikit_learns_checks_of_the_gate():
+    from skcxr.outliers import OutlierGate
+
+    reason = "the threshold is that of films set aside, so none of those of the fit may be refused"
+    checks = ("check_outliers_train", "check_outliers_fit_predict")
+    check_estimator(
+        OutlierGate(random_state=0),
+        expected_failed_checks=dict.fromkeys(checks, reason),
+        on_skip=None,
+    )
