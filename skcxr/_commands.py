@@ -7,7 +7,6 @@ holds one JSON document and nothing else.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from sklearn.utils import Bunch
 
 from skcxr._demo import RESEARCH_ONLY, accuracy_interval, describe_data, make_table
 from skcxr._exceptions import DatasetError, ImageReadWarning, InputError
+from skcxr._files import write_text
 from skcxr.datasets import load_cxr_folder, load_cxr_table
 
 Array = np.ndarray[Any, Any]
@@ -103,7 +103,7 @@ def run_predict(
         for k, name in enumerate(names):
             frame[f"probability of {name}"] = proba[:, k]
         frame["error"] = [errors.get(position, "") for position in range(len(paths))]
-        _write(csv, frame.to_csv(index=False))
+        write_text(csv, frame.to_csv(index=False))
         console.print(f"{len(paths)} predictions written to {csv}")
     elif not as_json:
         columns = [*(["predicted"] if findings is None else []), *names]
@@ -345,16 +345,6 @@ def _expand(files: Sequence[Path]) -> Iterator[str]:
         if not inside:
             raise DatasetError(f"the folder {str(file)!r} holds no file")
         yield from inside
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _number(value: float) -> float | None:

@@ -29,6 +29,7 @@ from skcxr._embeddings import Embedder, cache_mark, fingerprint
 from skcxr._exceptions import ImageReadWarning, InputError, Unreadable
 from skcxr._inputs import columns_kept, read_images
 from skcxr._nets import OPTIMIZERS, build_net
+from skcxr._seeds import draw_seed
 from skcxr._settings import DTYPES, Settings, settle
 from skcxr._targets import (
     check_groups,
@@ -46,7 +47,6 @@ from skcxr.training import (
     EpochBar,
     EpochTasks,
     TrainingNet,
-    draw_seed,
     one_at_a_time,
     own_randomness,
     schedule,

@@ -28,11 +28,12 @@ from skcxr._callbacks import CALLBACKS, CallbackSupportMixin
 from skcxr._embeddings import Embedder, cache_mark, fingerprint
 from skcxr._exceptions import ImageReadWarning, InputError
 from skcxr._inputs import columns_kept, read_images
+from skcxr._seeds import draw_seed
 from skcxr._settings import InputSettings, settle_input
 from skcxr._weights import title_of
 from skcxr.images import INTERPOLATIONS
 from skcxr.networks import load_network
-from skcxr.training import device_here, draw_seed, one_at_a_time, own_randomness
+from skcxr.training import device_here, one_at_a_time, own_randomness
 
 __all__ = ["CXRFeatures"]
 

@@ -16,7 +16,7 @@ from sklearn.utils.validation import _num_samples
 
 from skcxr._exceptions import InputError, PatientWarning
 from skcxr._patients import as_paths, patients_from_names
-from skcxr.metrics._bootstrap import make_seed
+from skcxr._seeds import draw_seed
 from skcxr.metrics._checks import is_missing
 
 __all__ = ["PatientKFold", "grouped_train_test_split"]
@@ -218,7 +218,7 @@ def grouped_train_test_split(
                 f"all images of {label!r} are of the one patient {people.tolist()[owners[0]]!r}, "
                 "who cannot stand on both sides of a split; leave that class out or add patients"
             )
-    rng = np.random.default_rng(make_seed(random_state))
+    rng = np.random.default_rng(draw_seed(random_state))
     test = _best_deal(sums, np.bincount(patients), test_size, rng)
     if test is None:
         raise InputError(

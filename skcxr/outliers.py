@@ -13,15 +13,15 @@ from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skcxr._exceptions import InputError
 from skcxr._patients import as_paths
+from skcxr._seeds import draw_seed
 from skcxr._threads import map_in_threads
 from skcxr.images import read_image, resize
-from skcxr.inspection._pictures import Pictures
+from skcxr.inspection._pictures import Films
 
 __all__ = ["OutlierGate"]
 
@@ -129,10 +129,7 @@ class OutlierGate(OutlierMixin, BaseEstimator):
             raise InputError(
                 f"X holds {n} film(s): n_samples={n}; OutlierGate learns from {_LEAST} or more"
             )
-        if self.random_state is None:  # leaves the global generator where it is
-            rng = np.random.default_rng()
-        else:
-            rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1))
+        rng = np.random.default_rng(draw_seed(self.random_state))
         rows = np.sort(rng.permutation(n)[:_MOST])
         films = _gray(found, rows)
         aside = np.empty(len(films))
@@ -215,7 +212,7 @@ class OutlierGate(OutlierMixin, BaseEstimator):
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
 
-def _read(gate: OutlierGate, X: Any, *, reset: bool) -> list[str] | Pictures:
+def _read(gate: OutlierGate, X: Any, *, reset: bool) -> list[str] | Films:
     """Paths or pictures; rows are checked as scikit-learn does."""
     paths = as_paths(X)
     if paths is not None:
@@ -224,16 +221,16 @@ def _read(gate: OutlierGate, X: Any, *, reset: bool) -> list[str] | Pictures:
         X = validate_data(gate, X, reset=reset, dtype=np.float64)
     elif not np.isfinite(np.asarray(X, dtype=np.float64)).all():
         raise InputError("X holds pixels that are NaN or infinite")
-    return Pictures(X)
+    return Films(X)
 
 
-def _size(found: list[str] | Pictures) -> int:
-    return found.n if isinstance(found, Pictures) else len(found)
+def _size(found: list[str] | Films) -> int:
+    return found.n if isinstance(found, Films) else len(found)
 
 
-def _gray(found: list[str] | Pictures, rows: Array) -> Array:
-    """Pictures at `rows` as gray squares (n, 48, 48), from 0 to 1."""
-    if isinstance(found, Pictures):
+def _gray(found: list[str] | Films, rows: Array) -> Array:
+    """Films at `rows` as gray squares (n, 48, 48), from 0 to 1."""
+    if isinstance(found, Films):
         films = [_square(found.film(row)) for row in rows.tolist()]
     else:
         films = map_in_threads(lambda row: read_image(found[row], size=_SIDE), rows.tolist())

@@ -22,13 +22,13 @@ from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import StandardScaler
 
 from skcxr._exceptions import InputError
+from skcxr._seeds import draw_seed
 from skcxr.augmentation import CXRAugmentation
 from skcxr.batches import as_images, as_paths
 from skcxr.classifier import CXRClassifier
 from skcxr.features import CXRFeatures
 from skcxr.metrics import target_sensitivity
 from skcxr.model_selection import PatientKFold
-from skcxr.training import draw_seed
 
 __all__ = ["few_films", "few_films_ensemble", "screening", "thumbnails"]
 

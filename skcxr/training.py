@@ -25,7 +25,6 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from sklearn.utils import check_random_state
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -439,13 +438,6 @@ def device_here(device: str) -> str:
             continue
         return name
     return "cpu"
-
-
-def draw_seed(random_state: Any) -> int:
-    """A seed for torch from scikit-learn's `random_state`."""
-    if random_state is None:  # the global generator is the caller's
-        return int(np.random.SeedSequence().generate_state(1)[0]) % (2**31 - 1)
-    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 _torch_in_use = threading.RLock()

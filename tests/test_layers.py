@@ -13,8 +13,9 @@ ROOT = Path(skcxr.__file__).parent
 
 # each room may import those before it
 ORDER = [
-    "_exceptions", "_optional", "_callbacks", "_pillow", "images", "_cache", "_patients",
-    "_fingerprints", "datasets", "_threads", "batches", "_embeddings", "preprocessing",
+    "_exceptions", "_optional", "_seeds", "_files", "_callbacks", "_pillow", "images", "_cache",
+    "_patients", "_pictures", "_fingerprints", "datasets", "_threads", "batches", "_embeddings",
+    "preprocessing",
     "augmentation", "_weights",
     "_own_networks", "_foreign_networks", "networks", "training",
     "_inputs", "_settings", "_nets", "_targets", "classifier", "features",

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_random_state
 
 from skcxr._exceptions import InputError
 from skcxr._patients import as_paths, patients_from_names
+from skcxr._seeds import draw_seed
 from skcxr.audit._acquisition import (
     FAMILIES,
     family_findings,
@@ -108,7 +108,7 @@ def audit_dataset(
     >>> [finding.check for finding in report.alarms]
     ['border', 'score without the lungs']
     """
-    seed = int(check_random_state(random_state).randint(2**31 - 1))
+    seed = draw_seed(random_state)
     threads = n_threads or os.cpu_count() or 1
     reading = read_all(paths, n_threads=threads, progress=progress)
     n = len(reading)

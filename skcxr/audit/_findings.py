@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from skcxr._exceptions import InputError
+from skcxr._files import write_text
 
 __all__ = ["SEVERITIES", "AuditReport", "Finding"]
 
@@ -169,19 +170,23 @@ class AuditReport:
         Parameters
         ----------
         path : str, os.PathLike or None, default=None
-            A file to write; one that is there is replaced.
+            A file to write, whole or not at all; one that is there is replaced.
 
         Returns
         -------
         str
             The page.
+
+        Raises
+        ------
+        InputError
+            The folder of `path` does not exist.
         """
         from skcxr.audit._html import page_html
 
         page = page_html(self)
         if path is not None:
-            with open(path, "w", encoding="utf-8", newline="\n") as file:
-                file.write(page)
+            write_text(path, page)
         return page
 
     def plot(self, ax: Any = None) -> AuditReport:

@@ -1,60 +1,46 @@
-"""X as pictures that can be changed and handed back as the same kind of X."""
+"""X as pictures whose border, corners and lungs can be told apart."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from skcxr import _pictures
 from skcxr._exceptions import InputError
-from skcxr._patients import as_paths
-from skcxr.images import decode
 
 Array = np.ndarray[Any, Any]
 
-_RANGES = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 _HELD = 2**28  # bytes of decoded files that are held
 SMALLEST = 16  # side in pixels; below it there is no telling border, corners and lungs apart
 
 
-class Pictures:
-    """The pictures of an X, one by one as floats, and back.
+class Pictures(_pictures.Pictures):
+    """The pictures of an X, files held where there is room: each is changed many times.
 
     Parameters
     ----------
     X : paths or array
-        As :class:`skcxr.CXRClassifier` takes them.
+        As :class:`skcxr.CXRClassifier` takes them; rows are those of squares.
     channel_axis : {"auto", 1, 3, -1}, default="auto"
         Axis of the channels in a 4-D X.
     """
 
     def __init__(self, X: Any, channel_axis: Any = "auto") -> None:
-        self.X = X
-        self.paths = as_paths(X)
+        super().__init__(X, partial(_read, channel_axis=channel_axis))
         self._held: dict[int, Array] = {}
         self._room = _HELD
         self._dtypes: dict[int, np.dtype[Any]] = {}
-        if self.paths is not None:
-            self.n = len(self.paths)
-            return
-        self._array, self._axis = _as_array(X, channel_axis)
-        self.n = len(self._array)
-        low, high = self._array.min(), self._array.max()
-        self._limits = (float(low), float(high))
 
-    def _native(self, i: int) -> Array:
+    def native(self, i: int) -> Array:
+        """Picture i, (H, W) or (H, W, C), in its own depth."""
         if self.paths is None:
-            picture = self._array[i]
-            return picture if self._axis is None else np.moveaxis(picture, self._axis - 1, -1)
+            return super().native(i)
         if i in self._held:
             return self._held[i]
-        picture = decode(self.paths[i])
+        picture = super().native(i)
         _check_size(picture.shape, f"file {self.paths[i]!r}")
         self._dtypes[i] = picture.dtype
         if picture.nbytes <= self._room:
@@ -62,77 +48,20 @@ class Pictures:
             self._room -= picture.nbytes
         return picture
 
+    def dtype(self, i: int) -> np.dtype[Any]:
+        """The depth of picture i, without another look at its file."""
+        return self._dtypes.get(i) or super().dtype(i)
+
     def __getitem__(self, i: int) -> Array:
         """Picture i, (H, W) or (H, W, C), in floats; integers of 8 and 16 bits from 0 to 1."""
-        picture = self._native(i)
+        picture = self.native(i)
         if picture.dtype == np.float64:
             return picture
-        scale = np.float32(_RANGES.get(picture.dtype, 1.0))
-        return picture.astype(np.float32) / scale
-
-    def take(self, indices: Array) -> Any:
-        """X at `indices`, unchanged."""
-        if hasattr(self.X, "iloc"):
-            return self.X.iloc[indices]
-        if isinstance(self.X, list | tuple) and self.paths is not None:
-            return [self.X[i] for i in indices]
-        return np.asarray(self.X)[indices]
-
-    @contextmanager
-    def handed_back(self, pictures: Sequence[Array], origin: Sequence[int]) -> Iterator[Any]:
-        """Changed pictures as an X; picture k stands for picture ``origin[k]`` of the old one.
-
-        Files are written anew, without loss, under their old names in a folder that is removed.
-        """
-        if self.paths is None:
-            dtype = self._array.dtype
-            stack = np.stack([self._of_type(p, dtype) for p in pictures])
-            if self._axis is not None:
-                stack = np.moveaxis(stack, -1, self._axis)
-            stack = np.ascontiguousarray(stack.reshape(-1, *np.shape(self.X)[1:]))
-            if hasattr(self.X, "iloc"):
-                yield type(self.X)(stack, columns=self.X.columns)
-            else:
-                yield stack
-            return
-        with tempfile.TemporaryDirectory(prefix="skcxr-") as folder:
-            names: list[Any] = []
-            for k, (picture, i) in enumerate(zip(pictures, origin, strict=True)):
-                place = os.path.join(folder, str(k))
-                os.mkdir(place)
-                names.append(os.path.join(place, os.path.basename(self.paths[i])))
-                dtype = self._dtypes.get(i) or self._native(i).dtype
-                _write(self._of_type(picture, dtype), names[-1])
-            yield self._as_given(names, origin)
-
-    def _of_type(self, picture: Array, dtype: np.dtype[Any]) -> Array:
-        if dtype.kind == "f":
-            return picture.astype(dtype, copy=False)
-        if dtype.kind == "b":
-            return picture >= 0.5
-        top = _RANGES.get(dtype)
-        low, high = (0.0, top) if top else self._limits
-        return np.rint(np.clip(picture * (top or 1.0), low, high)).astype(dtype)
-
-    def _as_given(self, names: list[Any], origin: Sequence[int]) -> Any:
-        """Names of files, in the kind of container that X is."""
-        if hasattr(self.X, "iloc"):
-            new = self.X.iloc[list(origin)].astype(object)
-            values = np.array(names, dtype=object)
-            if new.ndim == 1:
-                return type(self.X)(values, index=new.index, name=new.name)
-            return type(self.X)(values[:, None], index=new.index, columns=new.columns)
-        if isinstance(self.X, list | tuple):
-            pairs = zip(names, origin, strict=True)
-            return [Path(name) if isinstance(self.X[i], Path) else name for name, i in pairs]
-        array = np.asarray(self.X)
-        return np.array(names, dtype=object if array.dtype.kind == "O" else str).reshape(
-            (-1, *array.shape[1:])
-        )
+        return picture.astype(np.float32) / np.float32(_pictures.TOPS.get(picture.dtype, 1.0))
 
 
-def _as_array(X: Any, channel_axis: Any) -> tuple[Array, int | None]:
-    """Pictures (n, H, W) or 4-D with the axis of their channels."""
+def _read(X: Any, channel_axis: Any) -> tuple[Array, int | None]:
+    """Pictures (n, H, W) or (n, H, W, C), and the axis that their channels had in X."""
     if isinstance(X, list | tuple) and len({np.shape(x) for x in X}) > 1:
         raise InputError(
             "X holds pictures of different shapes; pass paths, or bring them to one size first"
@@ -171,7 +100,7 @@ def _as_array(X: Any, channel_axis: Any) -> tuple[Array, int | None]:
         axis = axes[0]
     height, width = (n for a, n in enumerate(array.shape) if a not in (0, axis))
     _check_size((height, width), "X")
-    return array, axis
+    return array if axis is None else np.moveaxis(array, axis, -1), axis
 
 
 def _check_size(shape: Sequence[int], what: str) -> None:
@@ -180,10 +109,3 @@ def _check_size(shape: Sequence[int], what: str) -> None:
             f"{what} has pictures of {shape[0]} x {shape[1]} pixels; border and corners can be "
             f"told from lungs at {SMALLEST} x {SMALLEST} or more"
         )
-
-
-def _write(picture: Array, name: str) -> None:
-    """Write a file without loss: a PNG, or a TIFF where its name or its pixels ask for one."""
-    tiff = picture.dtype.kind == "f" or name.lower().endswith((".tif", ".tiff"))
-    image = Image.fromarray(picture)
-    image.save(name, format="TIFF") if tiff else image.save(name, format="PNG", compress_level=0)

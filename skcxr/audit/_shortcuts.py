@@ -10,11 +10,11 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
 
 from skcxr._exceptions import InputError
 from skcxr._patients import patients_from_names
+from skcxr._seeds import draw_seed
 from skcxr.audit._masks import SWAPS, versions
 from skcxr.audit._pictures import Pictures
 from skcxr.audit._shortcut_findings import WHOLE, Judged, findings_from
@@ -150,7 +150,7 @@ def shortcut_report(
     names = _labels(estimator, y, labels)
     classes = _classes(y, names, pictures.n)
     patients = _patients(groups, pictures)
-    rng = np.random.default_rng(check_random_state(random_state).randint(2**31 - 1))
+    rng = np.random.default_rng(draw_seed(random_state))
     used = _drawn(classes, max_images, rng)
     classes, patients = classes[used], patients[used]
     pictures = Pictures(pictures.take(used), getattr(estimator, "channel_axis", "auto"))

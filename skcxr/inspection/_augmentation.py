@@ -13,10 +13,11 @@ from sklearn.base import clone
 from skcxr._cache import Decoder
 from skcxr._exceptions import InputError
 from skcxr._inputs import read_images
+from skcxr._seeds import draw_seed
 from skcxr._settings import settle
 from skcxr.classifier import CXRClassifier
 from skcxr.inspection._panels import check_classifier, panels
-from skcxr.training import draw_seed, one_at_a_time, own_randomness
+from skcxr.training import one_at_a_time, own_randomness
 
 Array = np.ndarray[Any, Any]
 

@@ -17,7 +17,7 @@ from skcxr.inspection._gradcam import GradCAMDisplay
 from skcxr.inspection._heatmaps import draw_films
 from skcxr.inspection._occlusion import OcclusionDisplay
 from skcxr.inspection._panels import RESEARCH_ONLY, panels, remark
-from skcxr.inspection._pictures import Pictures
+from skcxr.inspection._pictures import Films
 from skcxr.inspection._seen import findings_of, shown_of
 
 Array = np.ndarray[Any, Any]
@@ -203,10 +203,10 @@ class ErrorsDisplay:
         """
         scores, names, multi_label = check_scores(y_true, y_score, labels)
         wrong = _mistakes(y_true, scores, names, multi_label, None, n, groups)
-        return cls._of(Pictures(X), wrong).plot(ax=ax)
+        return cls._of(Films(X), wrong).plot(ax=ax)
 
     @classmethod
-    def _of(cls, pictures: Pictures, wrong: _Mistakes) -> ErrorsDisplay:
+    def _of(cls, pictures: Films, wrong: _Mistakes) -> ErrorsDisplay:
         if pictures.n != wrong.n_images:
             raise InputError(f"X holds {pictures.n} images but y has {wrong.n_images} entries")
         names = pictures.names

@@ -10,7 +10,7 @@ import numpy as np
 from skcxr._exceptions import InputError
 from skcxr.inspection._answers import Answers
 from skcxr.inspection._panels import RESEARCH_ONLY, film_panel, panels, remark, room, shortened
-from skcxr.inspection._pictures import Pictures
+from skcxr.inspection._pictures import Films
 
 Array = np.ndarray[Any, Any]
 
@@ -45,7 +45,7 @@ class HeatmapDisplay:
         self.names = names
 
     @classmethod
-    def _of(cls, pictures: Pictures, heatmaps: Array, answers: Answers, y: Any) -> Self:
+    def _of(cls, pictures: Films, heatmaps: Array, answers: Answers, y: Any) -> Self:
         labels, probabilities = answers.pick(answers.predicted)
         targets, target_probabilities = answers.pick(answers.target)
         return cls(

@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from skcxr.classifier import CXRClassifier
 from skcxr.inspection._answers import Answers, ask, scores_of
 from skcxr.inspection._heatmaps import HeatmapDisplay, check_number, to_unit_heat
-from skcxr.inspection._pictures import Pictures
+from skcxr.inspection._pictures import Films
 from skcxr.inspection._seen import findings_of, pixels_of, shown_of
 from skcxr.preprocessing import ImageLoader
 
@@ -179,7 +179,7 @@ class OcclusionDisplay(HeatmapDisplay):
 
 def falls_of(
     scores: Scores,
-    pictures: Pictures,
+    pictures: Films,
     answers: Answers,
     patch: float,
     stride: float,
@@ -252,7 +252,7 @@ def _spread(fall: Array, sides: list[list[slice]], shape: tuple[int, int]) -> Ar
     return np.asarray(total / np.maximum(count, 1))
 
 
-def _as_seen(estimator: Any, X: Any, shown: Pictures) -> tuple[Scores, Pictures]:
+def _as_seen(estimator: Any, X: Any, shown: Films) -> tuple[Scores, Films]:
     """Scores of covered pictures, and the pictures to cover.
 
     Of files that a CXRClassifier or an ImageLoader reads first, what these make of them is
@@ -262,9 +262,9 @@ def _as_seen(estimator: Any, X: Any, shown: Pictures) -> tuple[Scores, Pictures]
     if shown.paths is not None:
         if isinstance(model, CXRClassifier):
             pixels = pixels_of(model, model._settings, X, model.memory)
-            return partial(scores_of, model), Pictures(pixels[:, 0].numpy())
+            return partial(scores_of, model), Films(pixels[:, 0].numpy())
         loader = model.steps[0][1] if isinstance(model, Pipeline) else None
         if isinstance(loader, ImageLoader) and loader.resize_mode == "stretch":
-            loaded = Pictures(loader.transform(X), row_shape=loader._shape())
+            loaded = Films(loader.transform(X), row_shape=loader._shape())
             return partial(scores_of, model[1:]), loaded
     return partial(scores_of, estimator), shown

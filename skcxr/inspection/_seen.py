@@ -20,14 +20,15 @@ from skcxr._cache import Decoder
 from skcxr._exceptions import InputError
 from skcxr._inputs import read_images
 from skcxr._nets import build_net
+from skcxr._seeds import draw_seed
 from skcxr._settings import InputSettings
 from skcxr.augmentation import make_views
 from skcxr.classifier import CXRClassifier
 from skcxr.features import CXRFeatures, _embedding
-from skcxr.inspection._pictures import Pictures
+from skcxr.inspection._pictures import Films
 from skcxr.networks import draw_network
 from skcxr.preprocessing import ImageLoader
-from skcxr.training import draw_seed, own_randomness
+from skcxr.training import own_randomness
 
 Array = np.ndarray[Any, Any]
 
@@ -59,13 +60,13 @@ def findings_of(estimator: Any) -> Array | None:
     return found
 
 
-def shown_of(estimator: Any, X: Any) -> Pictures:
+def shown_of(estimator: Any, X: Any) -> Films:
     """The films of X, whatever the estimator makes of them."""
     first = steps_of(estimator)[0]
-    return Pictures(X, getattr(first, "channel_axis", "auto"), getattr(first, "row_shape", None))
+    return Films(X, getattr(first, "channel_axis", "auto"), getattr(first, "row_shape", None))
 
 
-def pictures_of(steps: list[Any], X: Any) -> tuple[Pictures, Any]:
+def pictures_of(steps: list[Any], X: Any) -> tuple[Films, Any]:
     """What to show of X, and X as the last step gets it."""
     last, before = steps[-1], steps[:-1]
     given = X
@@ -76,7 +77,7 @@ def pictures_of(steps: list[Any], X: Any) -> tuple[Pictures, Any]:
     )
     shape = getattr(last, "row_shape", None)
     axis = getattr(last, "channel_axis", "auto")
-    return Pictures(X if only_stretches else given, channel_axis=axis, row_shape=shape), given
+    return Films(X if only_stretches else given, channel_axis=axis, row_shape=shape), given
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Seen:
         Pixels ``(B, 1, H, W)`` to one score for each class or finding, through `network`.
     pixels : Tensor of shape (n, 1, H, W)
         Images as the network gets them.
-    pictures : Pictures
+    pictures : Films
         The films that are shown.
     device : str
         Where the network is.
@@ -104,7 +105,7 @@ class Seen:
     network: nn.Module
     forward: Callable[[Tensor], Tensor]
     pixels: Tensor
-    pictures: Pictures
+    pictures: Films
     device: str
     tta: int
     redraw: Callable[[int], nn.Module]

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 from scipy.special import ndtr, ndtri
-from sklearn.utils import check_random_state
+
+from skcxr._seeds import draw_seed
 
 Array = np.ndarray[Any, Any]
 Statistic = Callable[[Array], Array]
@@ -21,13 +22,6 @@ MOST_UNDEFINED = 0.05  # share of resamples without a value up to which there is
 
 _BLOCK = 2**19  # numbers of a block of resamples
 _MOST_LEFT_OUT = 2000  # groups of the jackknife
-
-
-def make_seed(random_state: Any) -> int:
-    """One seed, for resamples that are drawn more than once."""
-    if random_state is None:  # the global generator is the caller's
-        return int(np.random.SeedSequence().generate_state(1)[0]) % (2**31 - 1)
-    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
 
 
 def resample_counts(n_patients: int, n_resamples: int, seed: int, n_rows: int) -> Iterator[Array]:
@@ -148,7 +142,7 @@ def interval_of_mean(
     )
     resampled = resample(
         lambda counts: (total @ counts / (number @ counts))[None],
-        n_patients, n_resamples, make_seed(random_state), "percentile", n_patients,
+        n_patients, n_resamples, draw_seed(random_state), "percentile", n_patients,
     )  # fmt: skip
     low, high = resampled.limits(confidence_level)[0].tolist()
     return low, high

@@ -9,7 +9,8 @@ import numpy as np
 from sklearn.utils._param_validation import validate_params
 
 from skcxr._exceptions import InputError
-from skcxr.metrics._bootstrap import make_seed, resample
+from skcxr._seeds import draw_seed
+from skcxr.metrics._bootstrap import resample
 from skcxr.metrics._checks import check_cases
 from skcxr.metrics._report import BOOTSTRAP, rows_of
 from skcxr.metrics._scores import COUNTED, OVERALL, RANKED, Scores
@@ -100,7 +101,7 @@ def compare_models_ci(
     unknown = [metric for metric in metrics if metric not in _METRICS]
     if unknown or not metrics:
         raise InputError(f"metrics {unknown} are unknown; they may be {list(_METRICS)}")
-    seed = make_seed(random_state)
+    seed = draw_seed(random_state)
     rows: list[tuple[Any, ...]] = []
     first = None
     for model, proba in scores.items():

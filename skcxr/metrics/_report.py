@@ -12,7 +12,8 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from skcxr._exceptions import InputError
-from skcxr.metrics._bootstrap import Resampled, make_seed, resample
+from skcxr._seeds import draw_seed
+from skcxr.metrics._bootstrap import Resampled, resample
 from skcxr.metrics._checks import check_cases, check_prevalence, check_subgroups
 from skcxr.metrics._scores import NEED_SCORES, OVERALL, Cases, Scores
 from skcxr.metrics._tables import WIDTH, Table, figure_text
@@ -357,7 +358,7 @@ def classification_report_ci(
     cases = check_cases(y_true, y_score, y_pred, labels, groups)
     shares = check_prevalence(prevalence, cases.labels)
     chosen = check_subgroups(subgroups, len(cases.truth))
-    seed = make_seed(random_state)
+    seed = draw_seed(random_state)
     rows: list[tuple[Any, ...]] = []
     for subgroup, part in [("all", cases), *((name, cases.take(at)) for name, at in chosen)]:
         scores = Scores(part, n_bins, shares)

@@ -11,7 +11,8 @@ from sklearn.metrics import roc_curve
 from sklearn.utils._param_validation import Interval, validate_params
 
 from skcxr._exceptions import InputError
-from skcxr.metrics._bootstrap import make_seed, resample
+from skcxr._seeds import draw_seed
+from skcxr.metrics._bootstrap import resample
 from skcxr.metrics._checks import check_cases, check_share
 from skcxr.metrics._report import BOOTSTRAP, rows_of
 from skcxr.metrics._scores import Cases, Scores, at_prevalence, bins_of
@@ -117,7 +118,7 @@ def operating_points(
     cases = _against_the_rest(y_true, score, pos_label, groups)
     share = {} if prevalence is None else {1: check_share("prevalence", prevalence)}
     rates = roc_curve(cases.truth[:, 1], score, drop_intermediate=False)
-    seed = make_seed(random_state)
+    seed = draw_seed(random_state)
     rows: list[tuple[Any, ...]] = []
     for name, value in wanted:
         threshold = _threshold(name, value, *rates)

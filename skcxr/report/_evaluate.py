@@ -10,6 +10,7 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 
 from skcxr._exceptions import InputError
 from skcxr._patients import as_paths, patients_from_names
+from skcxr._seeds import draw_seed
 from skcxr.audit import audit_dataset, shortcut_report
 from skcxr.inspection._seen import shown_of
 from skcxr.metrics import classification_report_ci, operating_points
@@ -19,7 +20,6 @@ from skcxr.report._external import External, answers_of, sentences_of, unpack
 from skcxr.report._films import draw_films, name_of
 from skcxr.report._predictions import labels_of, one_hot, predict, readable, subgroups_of
 from skcxr.report._report import EvaluationReport
-from skcxr.training import draw_seed
 
 __all__ = ["evaluate"]
 

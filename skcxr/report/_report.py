@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from skcxr._exceptions import InputError
+from skcxr._files import write_text
 from skcxr.report._external import External, in_words
 
 __all__ = ["EvaluationReport", "Film"]
@@ -241,27 +240,3 @@ class EvaluationReport:
         from skcxr.report._page import notebook_html
 
         return notebook_html(self)
-
-
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a file that is complete or not there.
-
-    Raises
-    ------
-    InputError
-        Its folder does not exist.
-    """
-    target = os.path.realpath(path)
-    if os.path.isdir(target) or not os.path.isdir(os.path.dirname(target)):
-        raise InputError(f"{os.fspath(path)!r} is no file in a folder that exists")
-    handle, draft = tempfile.mkstemp(dir=os.path.dirname(target), prefix=".skcxr-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(draft, 0o666 & ~mask)
-        os.replace(draft, target)
-    except BaseException:
-        os.unlink(draft)
-        raise

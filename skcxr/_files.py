@@ -1,0 +1,29 @@
+"""Files of text that are whole or not there."""
+
+from __future__ import annotations
+
+import os
+
+from skcxr._exceptions import InputError
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a file whole or not at all; one that is there is replaced.
+
+    Raises
+    ------
+    InputError
+        `path` is a folder, or stands in one that does not exist.
+    """
+    target = os.path.realpath(path)
+    if os.path.isdir(target) or not os.path.isdir(os.path.dirname(target)):
+        raise InputError(f"{os.fspath(path)!r} is no file in a folder that exists")
+    folder, name = os.path.split(target)
+    draft = os.path.join(folder, f".{name}.{os.getpid()}.part")
+    try:
+        with open(draft, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        os.replace(draft, target)
+    finally:
+        if os.path.exists(draft):
+            os.unlink(draft)
