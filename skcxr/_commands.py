@@ -16,10 +16,12 @@ from rich.console import Console
 from rich.progress import track
 from sklearn.utils import Bunch
 
-from skcxr._demo import RESEARCH_ONLY, accuracy_interval, describe_data, make_table
+from skcxr._demo import describe_data, make_table
 from skcxr._exceptions import DatasetError, ImageReadWarning, InputError
 from skcxr._files import write_text
+from skcxr._notice import RESEARCH_ONLY
 from skcxr.datasets import load_cxr_folder, load_cxr_table
+from skcxr.metrics._bootstrap import interval_of_mean
 
 Array = np.ndarray[Any, Any]
 
@@ -232,11 +234,14 @@ def _score_classes(
     from sklearn.metrics import classification_report, confusion_matrix
 
     predicted = classes[proba.argmax(axis=1)]
-    low, high = accuracy_interval(truth == predicted, groups)
+    low, high = interval_of_mean(truth == predicted, groups, n_resamples=2000, random_state=0)
     accuracy = float(np.mean(truth == predicted))
-    console.print(
-        f"Accuracy {accuracy:.3f}, 95% interval {low:.3f} to {high:.3f} (bootstrap over patients)\n"
+    interval = (
+        "no interval, as there is one patient"
+        if np.isnan(low)
+        else f"95% interval {low:.3f} to {high:.3f} (bootstrap over patients)"
     )
+    console.print(f"Accuracy {accuracy:.3f}, {interval}\n")
     options = {"labels": classes, "zero_division": 0}
     console.print(classification_report(truth, predicted, **options))
     matrix = confusion_matrix(truth, predicted, labels=classes)
@@ -247,7 +252,7 @@ def _score_classes(
     report = classification_report(truth, predicted, output_dict=True, **options)
     return {
         "accuracy": accuracy,
-        "accuracy_interval_95": [float(low), float(high)],
+        "accuracy_interval_95": [_number(low), _number(high)],
         "classes": {str(name): report[str(name)] for name in classes},
         "confusion_matrix": matrix.tolist(),
     }

@@ -13,12 +13,12 @@ from sklearn.metrics import classification_report, confusion_matrix
 from sklearn.model_selection import StratifiedGroupKFold
 
 from skcxr._exceptions import DatasetError, PatientWarning
+from skcxr._notice import RESEARCH_ONLY
 from skcxr.datasets import load_cxr_folder, make_cxr_phantoms
 from skcxr.images import read_image
+from skcxr.metrics._bootstrap import interval_of_mean
 
 Array = np.ndarray[Any, Any]
-
-RESEARCH_ONLY = "For research only, not for diagnosis."
 
 _PHANTOMS = {"n_samples": 240, "n_patients": 80, "image_size": 128}
 _SHOWN = 8  # test images in the picture
@@ -133,7 +133,7 @@ def _report(
     say: Any, bunch: Any, train: Array, test: Array, split: str, predicted: Array, classes: Array
 ) -> None:
     truth, patients = bunch.target[test], bunch.groups[test]
-    low, high = accuracy_interval(truth == predicted, patients)
+    low, high = interval_of_mean(truth == predicted, patients, n_resamples=2000, random_state=0)
     how = "the folder's own split" if split == "given" else "split by patient"
     say(
         f"\nAccuracy on the {len(test)} test images of {len(set(patients))} patients ({how}): "
@@ -154,14 +154,6 @@ def make_table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, no_wrap=True)
     return table
-
-
-def accuracy_interval(right: Array, patients: Array, n_resamples: int = 2000) -> Array:
-    """Percentile bootstrap of the accuracy; patients are drawn, not images."""
-    _, patient = np.unique(patients, return_inverse=True)
-    hits, images = np.bincount(patient, right), np.bincount(patient)
-    drawn = np.random.default_rng(0).integers(len(images), size=(n_resamples, len(images)))
-    return np.quantile(hits[drawn].sum(1) / images[drawn].sum(1), [0.025, 0.975])
 
 
 def _spread(target: Array, per_class: int) -> list[int]:

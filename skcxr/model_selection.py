@@ -303,7 +303,7 @@ def patients_of(X: Any, n_images: int, groups: Any, caller: str) -> Array:
             )
         _check_none_missing("groups", patients)
         return patients.astype(str) if patients.dtype == object else patients
-    patients, n_unknown = _read_patients(X, n_images)
+    patients, n_unknown = read_patients(X, n_images)
     if n_unknown:
         said = (
             f"groups is not given, and {_unknown(n_unknown, n_images)}; where patients have "
@@ -325,7 +325,7 @@ def _check_none_missing(name: str, values: Array) -> None:
                 raise InputError(f"{name}[{index}] is {value}: it must not be missing")
 
 
-def _read_patients(X: Any, n_images: int) -> tuple[Array, int]:
+def read_patients(X: Any, n_images: int) -> tuple[Array, int]:
     paths = as_paths(X)
     return (np.arange(n_images), n_images) if paths is None else patients_from_names(paths)
 
@@ -338,7 +338,7 @@ def _unknown(n_unknown: int, n_images: int) -> str:
 
 
 def _patients(X: Any, n_images: int) -> Array:
-    patients, n_unknown = _read_patients(X, n_images)
+    patients, n_unknown = read_patients(X, n_images)
     if n_unknown:
         warnings.warn(
             f"PatientKFold: {_unknown(n_unknown, n_images)}; images of one patient on both sides "

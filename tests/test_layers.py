@@ -13,7 +13,8 @@ ROOT = Path(skcxr.__file__).parent
 
 # each room may import those before it
 ORDER = [
-    "_exceptions", "_optional", "_seeds", "_files", "_callbacks", "_pillow", "images", "_cache",
+    "_exceptions", "_optional", "_notice", "_seeds", "_files", "_callbacks", "_pillow",
+    "images", "_cache",
     "_patients", "_pictures", "_fingerprints", "datasets", "_threads", "batches", "_embeddings",
     "preprocessing",
     "augmentation", "_weights",

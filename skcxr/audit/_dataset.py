@@ -23,6 +23,7 @@ from skcxr.audit._films import inverted_films, lateral_films
 from skcxr.audit._findings import AuditReport, Finding
 from skcxr.audit._reading import Reading, read_all
 from skcxr.audit._score import score_finding, score_without_lungs
+from skcxr.metrics._checks import is_missing
 
 Array = np.ndarray[Any, Any]
 
@@ -168,12 +169,7 @@ class _Given:
         self.views = (
             None
             if view is None
-            else np.array(
-                [
-                    "" if value is None or value != value else str(value)
-                    for value in self.columns[view]
-                ]
-            )
+            else np.array(["" if is_missing(value) else str(value) for value in self.columns[view]])
         )
 
     def _add(self, frame: Any, n: int, patients: Array) -> None:
@@ -242,7 +238,7 @@ def _words(values: Any, parameter: str, n: int) -> Array | None:
     """Values as str, or None where there are none or all are one."""
     if values is None:
         return None
-    words = np.array(["" if v is None or v != v else str(v) for v in np.asarray(values).tolist()])
+    words = np.array(["" if is_missing(v) else str(v) for v in np.asarray(values).tolist()])
     if words.shape != (n,):
         raise InputError(f"paths holds {n} images, but {parameter} has shape {words.shape}")
     return words if len(set(words.tolist())) > 1 else None
@@ -261,7 +257,7 @@ def _short(names: list[str]) -> list[str]:
 def _patients(paths: Any, groups: Any, n: int) -> tuple[Array, list[Finding]]:
     files = as_paths(paths)
     if groups is not None:
-        words = ["" if v is None or v != v else str(v) for v in np.asarray(groups).tolist()]
+        words = ["" if is_missing(v) else str(v) for v in np.asarray(groups).tolist()]
         if len(words) != n:
             raise InputError(f"paths holds {n} images, but groups has {len(words)} entries")
         return np.array([word or f"image {i}" for i, word in enumerate(words)]), []

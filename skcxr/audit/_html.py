@@ -6,6 +6,7 @@ import base64
 import io
 from typing import TYPE_CHECKING, Any
 
+from skcxr._notice import RESEARCH_ONLY
 from skcxr.audit._findings import figures_text, items_text, number_text
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ src="data:image/png;base64,{{ picture }}"></p>{% endif %}
 {% if n_more %}<p>and {{ n_more }} more rows</p>{% endif %}
 </details>
 {% endfor %}
-<p>For research only, not for diagnosis.</p>
+<p>{{ research_only }}</p>
 </body>
 </html>
 """
@@ -130,6 +131,7 @@ def page_html(report: AuditReport) -> str:
     return _render(
         _PAGE, title=report.title, summary=report.summary(), style=_STYLE,
         fragment=findings_html(report), picture=_picture(report), tables=tables,
+        research_only=RESEARCH_ONLY,
     )  # fmt: skip
 
 

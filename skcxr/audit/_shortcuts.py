@@ -13,13 +13,13 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, validate_params
 
 from skcxr._exceptions import InputError
-from skcxr._patients import patients_from_names
 from skcxr._seeds import draw_seed
 from skcxr.audit._masks import SWAPS, versions
 from skcxr.audit._pictures import Pictures
 from skcxr.audit._shortcut_findings import WHOLE, Judged, findings_from
 from skcxr.audit._shortcut_plot import ShortcutReport
 from skcxr.audit._swaps import Composites, Judge, pairs, without_memory
+from skcxr.model_selection import read_patients
 
 __all__ = ["ShortcutReport", "shortcut_report"]
 
@@ -220,9 +220,7 @@ def _classes(y: Any, names: list[Any], n: int) -> Array:
 def _patients(groups: Any, pictures: Pictures) -> Array:
     """The patient of each film as an index."""
     if groups is None:
-        if pictures.paths is None:
-            return np.arange(pictures.n)
-        groups, _ = patients_from_names(pictures.paths)
+        groups, _ = read_patients(pictures.X, pictures.n)
     groups = np.asarray(groups).ravel()
     if len(groups) != pictures.n:
         raise InputError(f"X holds {pictures.n} films and groups {len(groups)} patients")

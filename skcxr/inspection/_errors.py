@@ -11,12 +11,13 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from skcxr._exceptions import InputError
+from skcxr._notice import RESEARCH_ONLY
 from skcxr._targets import check_groups
 from skcxr.inspection._answers import check_scores, names_of, scores_of
 from skcxr.inspection._gradcam import GradCAMDisplay
 from skcxr.inspection._heatmaps import draw_films
 from skcxr.inspection._occlusion import OcclusionDisplay
-from skcxr.inspection._panels import RESEARCH_ONLY, panels, remark
+from skcxr.inspection._panels import panels, remark
 from skcxr.inspection._pictures import Films
 from skcxr.inspection._seen import findings_of, shown_of
 

@@ -8,8 +8,9 @@ from typing import Any, Self
 import numpy as np
 
 from skcxr._exceptions import InputError
+from skcxr._notice import RESEARCH_ONLY
 from skcxr.inspection._answers import Answers
-from skcxr.inspection._panels import RESEARCH_ONLY, film_panel, panels, remark, room, shortened
+from skcxr.inspection._panels import film_panel, panels, remark, room, shortened
 from skcxr.inspection._pictures import Films
 
 Array = np.ndarray[Any, Any]

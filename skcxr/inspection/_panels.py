@@ -13,8 +13,6 @@ from skcxr.classifier import CXRClassifier
 Array = np.ndarray[Any, Any]
 
 
-RESEARCH_ONLY = "For research only, not for diagnosis."
-
 _LINE = 0.16  # inches
 
 

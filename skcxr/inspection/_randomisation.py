@@ -10,12 +10,12 @@ import numpy as np
 from scipy.stats import ConstantInputWarning, spearmanr
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
+from skcxr._notice import RESEARCH_ONLY
 from skcxr._optional import import_optional
 from skcxr.inspection._answers import ask
 from skcxr.inspection._gradcam import METHODS, signed_maps
 from skcxr.inspection._heatmaps import check_number
 from skcxr.inspection._layers import find_layer
-from skcxr.inspection._panels import RESEARCH_ONLY
 from skcxr.inspection._seen import findings_of, look_inside, seeds
 from skcxr.training import one_at_a_time
 

@@ -9,14 +9,14 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from skcxr._exceptions import InputError
-from skcxr._patients import as_paths, patients_from_names
 from skcxr._seeds import draw_seed
 from skcxr.audit import audit_dataset, shortcut_report
+from skcxr.inspection._pictures import Films
 from skcxr.inspection._seen import shown_of
 from skcxr.metrics import classification_report_ci, operating_points
-from skcxr.model_selection import patients_of
+from skcxr.model_selection import patients_of, read_patients
 from skcxr.report._card import fill_card, model_text, software
-from skcxr.report._external import External, answers_of, sentences_of, unpack
+from skcxr.report._external import Collection, External, answers_of, sentences_of, unpack
 from skcxr.report._films import draw_films, name_of
 from skcxr.report._predictions import labels_of, one_hot, predict, readable, subgroups_of
 from skcxr.report._report import EvaluationReport
@@ -163,12 +163,8 @@ def evaluate(
     ['Bacterial Pneumonia', 'Healthy']
     """
     fill_card(card, {})  # what is wrong is said before minutes of work
-    others = {name: unpack(name, entry) for name, entry in (external or {}).items()}
-    for name, (_, y_other, groups_other) in others.items():
-        if y_other is not None and groups_other is not None and len(y_other) != len(groups_other):
-            raise InputError(
-                f"external[{name!r}] has {len(y_other)} labels but {len(groups_other)} groups"
-            )
+    others = {name: unpack(f"external[{name!r}]", x) for name, x in (external or {}).items()}
+    fitted = None if train is None else unpack("train", train)
     seed = draw_seed(random_state)
     truth = labels_of(estimator, y, "y")
     pictures = shown_of(estimator, X)
@@ -205,10 +201,20 @@ def evaluate(
         operating=_operating(truth[read], at(proba), labels, patients[read], prevalence, options),
         unread=[name_of(pictures, i) for i in np.flatnonzero(~read).tolist()],
     )
-    report.data = _describe(report, groups is not None, frame, source, train)
+    report.data = _describe(report, groups is not None, frame, source, fitted)
     if audit:
         report.audit = _audit(
-            estimator, X, y, patients, groups is not None, source, frame, train, seed, progress
+            estimator,
+            pictures,
+            truth,
+            y,
+            patients,
+            groups is not None,
+            source,
+            frame,
+            fitted,
+            seed,
+            progress,
         )
     if shortcuts and not multi:
         report.shortcuts = shortcut_report(
@@ -217,8 +223,8 @@ def evaluate(
         )  # fmt: skip
     for name, other in others.items():
         report.external[name] = _external(estimator, name, other, report, chosen[read], options)
-    draw_films(report, estimator, X, truth, labels, proba, said, patients, read, heatmaps, seed)
-    report.card = fill_card(card, _found(estimator, report, train))
+    draw_films(report, estimator, pictures, truth, proba, said, patients, read, heatmaps, seed)
+    report.card = fill_card(card, _found(estimator, report, fitted))
     report.software = software()
     return report
 
@@ -260,19 +266,18 @@ def _operating(
 
 
 def _audit(
-    estimator: Any, X: Any, y: Any, patients: Array, given: bool, source: Any, frame: Any,
-    train: Any, seed: int, progress: bool,
+    estimator: Any, pictures: Films, truth: Array, y: Any, patients: Array, given: bool,
+    source: Any, frame: Any, train: Collection | None, seed: int, progress: bool,
 ) -> Any:  # fmt: skip
     """The audit of the test films, and of the training films where these are given."""
     options: dict[str, Any] = {"random_state": seed, "progress": progress}
-    ours = _films_of(estimator, X)
+    ours = _pixels_of(pictures)
     if ours is None:
         return None
     if train is None:
         return audit_dataset(ours, y, groups=patients, source=source, frame=frame, **options)
-    X_train, y_train, groups_train = unpack("train", train)
-    before = labels_of(estimator, y_train, "train")
-    theirs = _films_of(estimator, X_train)
+    before = labels_of(estimator, train.y, "train")
+    theirs = _pixels_of(shown_of(estimator, train.X))
     if type(theirs) is not type(ours) or (
         not isinstance(ours, list) and np.shape(ours)[1:] != np.shape(theirs)[1:]
     ):
@@ -281,23 +286,21 @@ def _audit(
         raise InputError(f"train holds {len(theirs)} images but {len(before)} labels")
     both = [*theirs, *ours] if isinstance(ours, list) else np.concatenate([theirs, ours])
     n_train, n_test = len(theirs), len(patients)
-    people = _patients(X_train, n_train, groups_train).astype(str)
+    people = _patients(train.X, n_train, train.groups).astype(str)
     tested = patients.astype(str)
-    if as_paths(X) is None and (not given or groups_train is None):  # their numbers say nothing
-        people = np.char.add("training film ", people) if groups_train is None else people
+    if pictures.paths is None:  # numbers of films are no patients
+        people = people if train.groups is not None else np.char.add("training film ", people)
         tested = tested if given else np.char.add("test film ", tested)
     return audit_dataset(
-        both, np.concatenate([before, labels_of(estimator, y, "y")]),
+        both, np.concatenate([before, truth]),
         groups=np.concatenate([people, tested]),
         split=np.repeat(["train", "test"], [n_train, n_test]),
-        source=_joined(getattr(train, "source", None), source),
-        frame=_joined(getattr(train, "frame", None), frame), **options,
+        source=_joined(train.source, source), frame=_joined(train.frame, frame), **options,
     )  # fmt: skip
 
 
-def _films_of(estimator: Any, X: Any) -> Any:
+def _pixels_of(pictures: Films) -> Any:
     """Paths, or pixels of films; None of rows that are none."""
-    pictures = shown_of(estimator, X)
     if pictures.paths is not None:
         return pictures.paths
     pixels = np.stack([pictures.native(i) for i in range(pictures.n)])
@@ -320,10 +323,10 @@ def _joined(theirs: Any, ours: Any) -> Any:
 
 
 def _external(
-    estimator: Any, name: str, other: tuple[Any, Any, Any], report: EvaluationReport,
+    estimator: Any, name: str, other: Collection, report: EvaluationReport,
     inside: Array, options: dict[str, Any],
 ) -> External:  # fmt: skip
-    X, y, groups = other
+    X, y, groups, *_ = other
     truth = None if y is None else labels_of(estimator, y, f"external[{name!r}]")
     if truth is not None and truth.ndim != np.ndim(report.y_true):
         raise InputError(f"external[{name!r}]: y has shape {truth.shape}, unlike the test set's")
@@ -339,7 +342,7 @@ def _external(
             raise InputError(
                 f"external[{name!r}]: X holds {len(said)} images but y has {len(truth)} entries"
             )
-        patients = np.asarray(groups) if groups is not None else _quiet_patients(X, len(truth))
+        patients = np.asarray(groups) if groups is not None else read_patients(X, len(truth))[0]
         metrics = classification_report_ci(
             truth[read], None if proba is None else proba[read], y_pred=said[read],
             groups=patients[read], **options,
@@ -350,13 +353,8 @@ def _external(
     return External(name, n, n_patients, answers, metrics, sentences)
 
 
-def _quiet_patients(X: Any, n: int) -> Array:
-    paths = as_paths(X)
-    return np.arange(n) if paths is None else patients_from_names(paths)[0]
-
-
 def _describe(
-    report: EvaluationReport, given: bool, frame: Any, source: Any, train: Any
+    report: EvaluationReport, given: bool, frame: Any, source: Any, train: Collection | None
 ) -> list[tuple[str, str]]:
     """What was evaluated on, in words."""
     lines = [
@@ -374,14 +372,13 @@ def _describe(
     if train is None:
         lines.append(("training films", "not given: leaks between training and test are unchecked"))
     else:
-        y_train = unpack("train", train)[1]
-        lines.append(("training films", f"{len(y_train)}, audited together with the test films"))
+        lines.append(("training films", f"{len(train.y)}, audited together with the test films"))
     if report.metrics.n_cases and frame is not None:
         lines.append(("known of each film", ", ".join(map(str, frame.columns))))
     return lines
 
 
-def _found(estimator: Any, report: EvaluationReport, train: Any) -> dict[str, str]:
+def _found(estimator: Any, report: EvaluationReport, train: Collection | None) -> dict[str, str]:
     """Fields of the card that need nobody's word."""
     found = {
         "architecture": model_text(estimator),
@@ -397,5 +394,5 @@ def _found(estimator: Any, report: EvaluationReport, train: Any) -> dict[str, st
     if report.y_score is not None:
         found["calibration"] = "reliability by class, ECE and Brier score on this page"
     if train is not None:
-        found["training data"] = f"{len(unpack('train', train)[1])} films, audited on this page"
+        found["training data"] = f"{len(train.y)} films, audited on this page"
     return found

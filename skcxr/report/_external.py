@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,22 +59,37 @@ class External:
     sentences: list[str]
 
 
-def unpack(name: str, entry: Any) -> tuple[Any, Any, Any]:
-    """X, y and groups of one collection.
+class Collection(NamedTuple):
+    """Films of a collection and what is known of them."""
+
+    X: Any
+    y: Any
+    groups: Any = None
+    source: Any = None
+    frame: Any = None
+
+
+def unpack(parameter: str, entry: Any) -> Collection:
+    """What a user gave as `parameter`: a Bunch, (X, y) or (X, y, groups).
 
     Raises
     ------
     InputError
-        It is no (X, y) or (X, y, groups).
+        It is none of these, or its lengths differ.
     """
     if hasattr(entry, "data") and hasattr(entry, "target"):
-        return entry.data, entry.target, entry.get("groups")
-    if not isinstance(entry, tuple | list) or len(entry) not in (2, 3):
+        more = (entry.get(name) for name in ("groups", "source", "frame"))
+        found = Collection(entry.data, entry.target, *more)
+    elif isinstance(entry, tuple | list) and len(entry) in (2, 3):
+        found = Collection(*entry)
+    else:
         raise InputError(
-            f"external[{name!r}] must be (X, y) or (X, y, groups), y None where there are no "
+            f"{parameter} must be a Bunch, (X, y) or (X, y, groups), y None where there are no "
             f"labels; got {type(entry).__name__}"
         )
-    return (*entry, None)[:3]
+    if found.y is not None and found.groups is not None and len(found.y) != len(found.groups):
+        raise InputError(f"{parameter} has {len(found.y)} labels but {len(found.groups)} groups")
+    return found
 
 
 def answers_of(labels: list[Any], predicted: Array, proba: Array | None, inside: Array) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from skcxr._exceptions import InputError, MissingDependencyError
 from skcxr.inspection import ErrorsDisplay, GradCAMDisplay, OcclusionDisplay
 from skcxr.inspection._errors import _mistakes
-from skcxr.inspection._seen import shown_of
+from skcxr.inspection._pictures import Films
 from skcxr.report._report import EvaluationReport, Film
 
 Array = np.ndarray[Any, Any]
@@ -18,15 +18,14 @@ _GALLERY, _ERRORS = 8, 8
 
 
 def draw_films(
-    report: EvaluationReport, estimator: Any, X: Any, truth: Array, labels: list[Any],
-    proba: Array | None, said: Array, patients: Array, read: Array, heatmaps: str | None, seed: int,
+    report: EvaluationReport, estimator: Any, pictures: Films, truth: Array, proba: Array | None,
+    said: Array, patients: Array, read: Array, heatmaps: str | None, seed: int,
 ) -> None:  # fmt: skip
     """The most certain mistakes and some films of each class, with heatmaps if they can be had."""
     if proba is None:
         report.heatmap_note = "The estimator gives no probabilities, so no films are shown."
         return
-    pictures = shown_of(estimator, X)
-    multi = truth.ndim == 2
+    labels, multi = report.labels, truth.ndim == 2
     wrong = _mistakes(truth, proba, np.asarray(labels), multi, said, _ERRORS, patients)
     errors = ErrorsDisplay._of(pictures, wrong)
     report.n_errors, report.n_checked = errors.n_errors, errors.n_cases

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from skcxr._notice import RESEARCH_ONLY
 from skcxr.report._card import NOT_REPORTED
 from skcxr.report._external import in_words
 from skcxr.report._figures import audit_svg, curves_svg, film_jpeg, reliability_svg
@@ -77,6 +78,7 @@ def _render(name: str, report: EvaluationReport, **values: Any) -> str:
         scores=_scores(report.metrics),
         confusion=_confusion(report),
         not_reported=NOT_REPORTED,
+        research_only=RESEARCH_ONLY,
         **values,
     )
     return page.strip() + "\n"

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from skcxr._files import write_text
+from skcxr._notice import RESEARCH_ONLY
 from skcxr.report._external import External, in_words
 
 __all__ = ["EvaluationReport", "Film"]
 
 Array = np.ndarray[Any, Any]
-
-RESEARCH_ONLY = "For research only, not for diagnosis."
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,3 @@
+"""What is said wherever predictions are shown."""
+
+RESEARCH_ONLY = "For research only, not for diagnosis."
