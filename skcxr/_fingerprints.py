@@ -23,9 +23,10 @@ _HASH = 16  # a hash has 16 x 16 bits
 _FAR = 76  # bits in which copies may differ; half of them would be no likeness at all
 _COARSE, _FINE = (1.2, 6.0), (0.7, 3.0)  # sigmas between which structures are looked at
 _ALIKE = 0.55  # coarse correlation from which on a second look is worth it
-_COPY = 0.93  # fine correlation of a copy
+_COPY = 0.93  # fine correlation of a copy, whose grain must agree as well
+_SURE = 0.96  # and of one that no other film of the same chest reaches
 _ALIGN = 0.6  # from which on a crop or a change of scale is tried
-_GRAIN = 0.85  # correlation of the finest structures that a crop keeps
+_GRAIN = 0.875  # correlation of the finest structures that a crop keeps
 _REACH = 6  # pixels by which copies may be shifted before
 
 
@@ -175,7 +176,7 @@ def _likeness(first: _Details, second: _Details, i: int, j: int) -> float:
     peaks = np.fft.irfft2(spectrum, s=details.shape)
     peaks = np.roll(peaks, (_REACH, _REACH), (0, 1))[: 2 * _REACH + 1, : 2 * _REACH + 1]
     best = float(peaks.max())
-    if best >= _COPY:
+    if best >= _SURE:
         return best
     if best < _ALIGN:
         return 0.0
