@@ -64,7 +64,8 @@ class GradCAMDisplay(HeatmapDisplay):
     Heat says which places raise a score in this network. It is no proof that a finding is there,
     nor that the network is right or looks at it for the reason that a reader would: films of
     another hospital, a randomised network and a marker in the corner get convincing heatmaps too.
-    Each film has a scale of its own, so that a weak map looks as strong as any.
+    Each film has a scale of its own, so that a weak map looks as strong as any. In a transformer
+    places have exchanged what they hold before its last map; there OcclusionDisplay tells more.
 
     Examples
     --------
@@ -74,7 +75,7 @@ class GradCAMDisplay(HeatmapDisplay):
     >>> clf = CXRClassifier(max_epochs=2, random_state=0).fit(drawn.data, drawn.target)
     >>> display = GradCAMDisplay.from_estimator(clf, drawn.data[:2], y=drawn.target[:2])
     >>> display.heatmaps.shape, display.layer_
-    ((2, 64, 64), 'layers.stage3')
+    ((2, 64, 64), 'layers.stage2')
     """
 
     legend = "Colour: what raises the score of the class, on each film's own scale."
@@ -92,7 +93,7 @@ class GradCAMDisplay(HeatmapDisplay):
         y: Any = None,
         target: Any = None,
         layer: str = "auto",
-        method: str = "gradcam",
+        method: str = "hirescam",
         ax: Any = None,
     ) -> GradCAMDisplay:
         """Look into the network of a fitted estimator and plot.
@@ -113,12 +114,14 @@ class GradCAMDisplay(HeatmapDisplay):
             the predicted class, or the finding of the highest probability.
         layer : str, default="auto"
             Name of the module whose map is taken, as in ``module_.named_modules()``. "auto" takes
-            the last one on whose places the scores depend, and that tells four or more apart along
+            the last one on whose places the scores depend, and that tells six or more apart along
             the shorter side where there is one.
-        method : {"gradcam", "hirescam"}, default="gradcam"
-            "gradcam" weighs each feature by its gradient averaged over the map [1]_, "hirescam"
-            by the gradient of each place [2]_, which does more justice to networks that do not
-            average their last map ("smallnet", "vgg16", "alexnet").
+        method : {"gradcam", "hirescam"}, default="hirescam"
+            "gradcam" weighs each feature by its gradient averaged over the map [1]_, "hirescam" by
+            the gradient of each place [2]_. Where a network takes the mean of its last map and
+            that map is looked at, both are the same. Elsewhere the averaged gradient can point to
+            places that say nothing: after a maximum ("cxrnet"), a map that is flattened
+            ("smallnet", "vgg16", "alexnet"), an earlier map, or in a transformer.
         ax : matplotlib Axes, array of Axes or None, default=None
             As in :meth:`plot`.
 
@@ -158,7 +161,7 @@ class GradCAMDisplay(HeatmapDisplay):
         y: Any = None,
         target: Any = None,
         layer: str = "auto",
-        method: str = "gradcam",
+        method: str = "hirescam",
     ) -> GradCAMDisplay:
         import_optional("captum", "explain")
         seen = look_inside(estimator, X)

@@ -15,7 +15,7 @@ from skcxr._weights import title_of
 
 Forward = Callable[[Tensor], Tensor]
 
-_SIDE = 4  # places along the shorter side of a map that "auto" wants, where the network has them
+_SIDE = 6  # places along the shorter side of a map that "auto" wants, where the network has them
 _MOST_PREFIX = 16  # tokens that stand for no place: class, distillation, registers
 _NO_MAP = (nn.Linear, nn.Identity, nn.modules.dropout._DropoutNd)
 
@@ -130,7 +130,9 @@ class _Probe(nn.Module):
         self.rectified = rectified
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.relu() if self.rectified else x.clone()
+        if self.rectified:  # above 0, where the ReLU that follows would have no slope
+            return x.clamp_min(torch.finfo(x.dtype).tiny)
+        return x.clone()
 
 
 def find_layer(network: nn.Module, forward: Forward, pixels: Tensor, layer: str) -> Layer:
@@ -165,15 +167,14 @@ def find_layer(network: nn.Module, forward: Forward, pixels: Tensor, layer: str)
             (logits * weight).sum(), [output for _, _, output in found], allow_unused=True
         )
     usable = [
-        (name, held, output)
-        for (name, held, output), gradient in zip(found, gradients, strict=False)
+        (name, held)
+        for (name, held, _), gradient in zip(found, gradients, strict=False)
         if gradient is not None and bool(held.take(gradient).any())
     ]
-    name, held, output = _choose(network, layer, usable, outputs)
+    name, held = _choose(network, layer, usable, outputs)
     module = network.get_submodule(name)
-    if held.axes == "first" and bool((output < 0).any()):
-        chosen = Layer(name, module, held, rectified=True)
-        with chosen.probed():
+    if held.axes == "first":  # a ReLU may work in place, so that `output` does not tell
+        with Layer(name, module, held, rectified=True).probed():
             rectified = torch.equal(forward(pixels), logits)
         return Layer(name, module, held, rectified)
     return Layer(name, module, held, rectified=False)
@@ -216,10 +217,10 @@ def _inside_attention(network: nn.Module, name: str) -> bool:
 def _choose(
     network: nn.Module,
     layer: str,
-    usable: list[tuple[str, MapFormat, Tensor]],
+    usable: list[tuple[str, MapFormat]],
     outputs: dict[str, Tensor],
-) -> tuple[str, MapFormat, Tensor]:
-    names = [name for name, _, _ in usable]
+) -> tuple[str, MapFormat]:
+    names = [name for name, _ in usable]
     if layer == "auto":
         if not usable:
             raise InputError(
@@ -228,7 +229,7 @@ def _choose(
                 "same, give its name by layer=, and OcclusionDisplay takes any estimator"
             )
         fine = [entry for entry in usable if min(entry[1].grid) >= _SIDE]
-        most = max(min(held.grid) for _, held, _ in usable)
+        most = max(min(held.grid) for _, held in usable)
         return (fine or [entry for entry in usable if min(entry[1].grid) == most])[-1]
     for name in (layer, f"body.{layer}", f"layers.{layer}"):
         if name in names:

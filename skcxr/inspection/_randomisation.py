@@ -83,7 +83,7 @@ class RandomisationDisplay:
         *,
         target: Any = None,
         layer: str = "auto",
-        method: str = "gradcam",
+        method: str = "hirescam",
         n_draws: int = 3,
         random_state: int | np.random.RandomState | None = None,
         ax: Any = None,
@@ -100,7 +100,7 @@ class RandomisationDisplay:
             The class or finding that the heat is to speak for. None takes the predicted class.
         layer : str, default="auto"
             As in :meth:`GradCAMDisplay.from_estimator`.
-        method : {"gradcam", "hirescam"}, default="gradcam"
+        method : {"gradcam", "hirescam"}, default="hirescam"
             As in :meth:`GradCAMDisplay.from_estimator`.
         n_draws : int, default=3
             How often all weights are drawn anew.

@@ -196,12 +196,17 @@ def _redrawn_features(features: CXRFeatures, seed: int) -> nn.Module:
 
 
 def _reset(network: nn.Module, backbone: Any) -> None:
-    """Draw the layers of a user's network, which may come with weights of its own."""
-    if not isinstance(backbone, str):
-        for module in network.modules():
-            reset: Any = getattr(module, "reset_parameters", None)
-            if reset is not None:
-                reset()
+    """Draw what has not been drawn.
+
+    The layers of a user's network, which may come with weights of its own, and matrices of zeros,
+    with which some heads begin: through these no place of a film says anything.
+    """
+    for module in network.modules():
+        reset: Any = getattr(module, "reset_parameters", None)
+        weight = getattr(module, "weight", None)
+        zero = isinstance(weight, Tensor) and weight.ndim > 1 and not bool(weight.any())
+        if reset is not None and (zero or not isinstance(backbone, str)):
+            reset()
 
 
 def _linear(steps: list[Any], features: CXRFeatures, X: Any) -> nn.Linear:
