@@ -117,7 +117,7 @@ _MEANING = {
         "The test holds images that were trained on; take them out of one side.",
     ),
     "patients": (
-        "serious", "{pairs} under different patients",
+        "serious", "{pairs} and are not known to be of one patient",
         "A split by patient does not keep them on one side; keep one of each, or give both the "
         "same patient.",
     ),

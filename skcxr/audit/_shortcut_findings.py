@@ -40,7 +40,7 @@ OVERLAPS = {
 _OF = {
     "border": "the border of the films, the outermost 4% of the picture",
     "corners": "the corners of the films, where side markers, names and other text stand",
-    "outside": "what is outside the lungs: the borders of the films, with corners, arms and neck",
+    "outside": "what is outside the lungs: arms, neck, corners and the background around them",
     "brightness": "the overall brightness and contrast of the films",
 }
 _WITH = {
