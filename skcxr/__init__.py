@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from skcxr._exceptions import (
+        CheckpointError,
         DatasetError,
+        DownloadError,
         ImageReadError,
         ImageReadWarning,
         InputError,
@@ -33,7 +35,9 @@ __version__ = "0.1.0.dev0"
 _HOME = {
     "CXRClassifier": "classifier",
     "CXRFeatures": "features",
+    "CheckpointError": "_exceptions",
     "DatasetError": "_exceptions",
+    "DownloadError": "_exceptions",
     "ImageLoader": "preprocessing",
     "ImageReadError": "_exceptions",
     "ImageReadWarning": "_exceptions",
@@ -76,7 +80,9 @@ _MODULES = (
 __all__ = [
     "CXRClassifier",
     "CXRFeatures",
+    "CheckpointError",
     "DatasetError",
+    "DownloadError",
     "ImageLoader",
     "ImageReadError",
     "ImageReadWarning",

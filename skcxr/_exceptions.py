@@ -10,6 +10,8 @@ Every class is also the builtin that fits, so ``except OSError`` or
         ├── DatasetError              (ValueError)   a folder or table is no data set
         ├── WeightsError              (ValueError)   weights cannot be found or do not fit
         ├── ModelFileError            (OSError)      a saved model cannot be loaded
+        ├── CheckpointError           (OSError)      a fit cannot keep or take up its state
+        ├── DownloadError             (OSError)      a public data set cannot be fetched
         ├── TrainingError             (RuntimeError) a loss is no number any more
         └── MissingDependencyError    (ImportError)  an extra is not installed
 
@@ -29,7 +31,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 __all__ = [
+    "CheckpointError",
     "DatasetError",
+    "DownloadError",
     "ImageReadError",
     "ImageReadWarning",
     "InputError",
@@ -173,6 +177,36 @@ class ModelFileError(SkcxrError, OSError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.reason)
+
+
+class CheckpointError(SkcxrError, OSError):
+    """The state of a fit cannot be kept in its folder, or cannot be taken up from there.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from skcxr import CheckpointError, CXRClassifier, make_cxr_phantoms
+    >>> drawn = make_cxr_phantoms(4, n_classes=2, image_size=32, random_state=0)
+    >>> folder = os.path.join(tempfile.mkdtemp(), "fit")
+    >>> clf = CXRClassifier(max_epochs=1, checkpoint=folder, random_state=0)
+    >>> clf = clf.fit(drawn.data, drawn.target)
+    >>> try:
+    ...     clf.set_params(random_state=1).fit(drawn.data, drawn.target)
+    ... except CheckpointError as error:
+    ...     print("random_state" in str(error))
+    True
+    """
+
+
+class DownloadError(SkcxrError, OSError):
+    """A public data set cannot be fetched; the message says where to put its file by hand.
+
+    Examples
+    --------
+    >>> from skcxr import DownloadError
+    >>> issubclass(DownloadError, OSError)
+    True
+    """
 
 
 class TrainingError(SkcxrError, RuntimeError):

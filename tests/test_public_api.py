@@ -13,7 +13,7 @@ import pytest
 import skcxr
 
 NAMES = [
-    "CXRClassifier", "CXRFeatures", "DatasetError", "ImageLoader", "ImageReadError",
+    "CXRClassifier", "CXRFeatures", "CheckpointError", "DatasetError", "DownloadError", "ImageLoader", "ImageReadError",
     "ImageReadWarning", "InputError", "MissingDependencyError", "ModelFileError",
     "PatientWarning", "SkcxrError",
     "SkcxrWarning", "TrainingError", "WeightsError", "__version__", "load_cxr_folder",
