@@ -332,12 +332,14 @@ class _Batches(Sampler[list[int]]):
     def __len__(self) -> int:
         return count_batches(self.n, self.batch_size)
 
+    def skip(self) -> torch.Tensor:
+        """The order of one epoch, which is over with that."""
+        if self.generator is None:
+            return torch.arange(self.n)
+        return torch.randperm(self.n, generator=self.generator)
+
     def __iter__(self) -> Iterator[list[int]]:
-        order = (
-            torch.arange(self.n)
-            if self.generator is None
-            else torch.randperm(self.n, generator=self.generator)
-        ).tolist()
+        order = self.skip().tolist()
         last = len(self) - 1
         for k in range(last):
             yield order[k * self.batch_size : (k + 1) * self.batch_size]
@@ -393,6 +395,11 @@ class BatchLoader(DataLoader[Any]):
             generator=torch.Generator(),  # torch's own would move with the number of workers
             **kwargs,
         )
+
+    def skip(self, n_epochs: int) -> None:
+        """Let the order of the next epoch be that after `n_epochs` others."""
+        for _ in range(n_epochs):
+            self.batch_sampler.skip()  # type: ignore[union-attr]
 
     def __iter__(self) -> Any:
         for batch in super().__iter__():

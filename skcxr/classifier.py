@@ -25,8 +25,9 @@ from torch.nn import functional as F
 
 from skcxr._cache import Decoder, EmbeddingCache
 from skcxr._callbacks import CALLBACKS, CallbackSupportMixin
+from skcxr._checkpoints import CheckpointFolder, KeepState, identify
 from skcxr._embeddings import Embedder, cache_mark, fingerprint
-from skcxr._exceptions import ImageReadWarning, InputError, Unreadable
+from skcxr._exceptions import ImageReadWarning, InputError, TrainingError, Unreadable
 from skcxr._inputs import columns_kept, read_images
 from skcxr._nets import OPTIMIZERS, build_net
 from skcxr._seeds import draw_seed
@@ -178,6 +179,13 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         result is the same to the bit. Where the backbone is held still its embeddings are kept in
         place of images, and the result is the same to the rounding of float32. Nothing is ever
         removed from it; delete it when you like.
+    checkpoint : str, os.PathLike or None, default=None
+        Folder in which `fit` keeps its whole state after every epoch. A `fit` that was killed, on
+        the same images with the same parameters, goes on from the last epoch and on a CPU ends
+        with the same weights to the bit. One that had ended is taken up as it was; delete the
+        folder, or give another, for a new one. Folders of other images or parameters are refused,
+        so it is nothing for searches and cross-validation, whose fits differ. Not in
+        `partial_fit`.
     on_error : {"raise", "nan"}, default="raise"
         What prediction does about a file that cannot be read: "raise" stops with its
         ImageReadError, "nan" gives a row of NaN and one :class:`skcxr.ImageReadWarning` that
@@ -285,6 +293,7 @@ augmentation_, device_, dtype_
         "dtype": [StrOptions({"auto", *DTYPES})],
         "num_workers": [Interval(Integral, 0, None, closed="left")],
         "memory": [None, str, os.PathLike, HasMethods("cache")],
+        "checkpoint": [None, str, os.PathLike],
         "on_error": [StrOptions({"raise", "nan"})],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -333,6 +342,7 @@ augmentation_, device_, dtype_
         dtype: str = "auto",
         num_workers: int = 0,
         memory: Any = None,
+        checkpoint: str | os.PathLike[str] | None = None,
         on_error: str = "raise",
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -370,6 +380,7 @@ augmentation_, device_, dtype_
         self.dtype = dtype
         self.num_workers = num_workers
         self.memory = memory
+        self.checkpoint = checkpoint
         self.on_error = on_error
         self.random_state = random_state
         self.verbose = verbose
@@ -410,16 +421,25 @@ augmentation_, device_, dtype_
         ImageReadError
             A file cannot be read.
         TrainingError
-            The loss is no number any more.
+            The loss, or a weight, is no number any more. Where an epoch had ended before, its
+            weights are kept, and the classifier is fitted with them.
+        CheckpointError
+            `checkpoint` cannot be written, is in use, or holds the state of another fit.
         WeightsError
             `weights` cannot be loaded or do not fit the network.
         MissingDependencyError
             `backbone` needs an extra that is not installed.
         """
         with one_at_a_time(), columns_kept(self):
-            return self._fit(X, y, sample_weight, groups)
+            if self.checkpoint is None:
+                return self._fit(X, y, sample_weight, groups)
+            with CheckpointFolder(self.checkpoint).held() as folder:
+                return self._fit(X, y, sample_weight, groups, folder)
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> CXRClassifier:
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, groups: Any,
+        folder: CheckpointFolder | None = None,
+    ) -> CXRClassifier:  # fmt: skip
         warm = self.warm_start and hasattr(self, "net_")
         given: dict[str, Any] = {"X": X, "y": y}
         if sample_weight is not None:
@@ -437,8 +457,11 @@ augmentation_, device_, dtype_
         if warm:
             self._check_names(names, target, "warm_start=True goes on with", "warm_start=False")
         seed = draw_seed(self.random_state)
+        saved = None if folder is None else folder.read()
+        if saved is not None and self.random_state is None:
+            seed = saved.seed
         paths = images.items if isinstance(images.items, list) else None
-        train = np.arange(len(target))
+        train, valid = np.arange(len(target)), np.arange(0)
         if self.early_stopping:
             train, valid = early_stopping_split(
                 target, groups, paths, self.validation_fraction, seed
@@ -483,12 +506,25 @@ augmentation_, device_, dtype_
                 self._continue_from_last_fit(net)
             if self.verbose and not warm and hasattr(net.module_, "weights_info"):
                 print(f"CXRClassifier: {net.module_.weights_info}", file=sys.stderr)  # noqa: T201
+            if folder is not None:
+                told = {"labels": target, "names of labels": names, "sample_weight": weight,
+                          "split of early stopping": valid}  # fmt: skip
+                folder.seed = seed
+                folder.identity = identify(self, settings, seed, images, told, net.module_)
+                folder.check(saved)
+                net.callbacks_.append(("checkpoint", KeepState(folder, saved)))
             if self._embeds_once(settings):
                 embedder = self._embedder(net, settings)
                 dataset, rest = (self._embedded(embedder, part) for part in (dataset, rest))
             if rest is not None:
                 net.train_split = predefined_split(rest)
-            self._train(net, dataset)
+            try:
+                self._train(net, dataset)
+            except TrainingError:
+                if net._good is not None:
+                    net.forget_training()
+                    self._keep(net, settings, names)
+                raise
         net.forget_training()
         self._keep(net, settings, names)
         if CALLBACKS:

@@ -152,6 +152,10 @@ class TrainingNet(skorch.NeuralNet):
         self.amp = amp
         self._average: list[AveragedModel] = []  # in a list, or skorch takes it for its module
         self._raw: dict[str, Any] | None = None
+        # (epochs, weights): the newest, and the newest that have given a loss since
+        self._newest: tuple[int, dict[str, Tensor]] | None = None
+        self._good: tuple[int, dict[str, Tensor]] | None = None
+        self.epochs_before = 0  # of a fit that goes on from a checkpoint
 
     def initialize_module(self) -> Any:
         """Build the network and hold still what is to be."""
@@ -172,8 +176,14 @@ class TrainingNet(skorch.NeuralNet):
             self.module_.get_submodule(name).eval()
 
     def __getstate__(self) -> dict[str, Any]:
-        # the averaging of a fit under way holds a function of torch's that has no name
-        return {**super().__getstate__(), "_average": [], "_raw": None}
+        return {**super().__getstate__(), **self._nothing_to_train()}
+
+    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
+        """Make the loader of batches; of a fit that goes on, with the order it would have had."""
+        iterator = super().get_iterator(dataset, training=training)
+        if training and self.epochs_before:
+            iterator.skip(self.epochs_before)
+        return iterator
 
     def train_step(self, batch: Any, **fit_params: Any) -> Any:
         """Augment and mix a batch, then let skorch take its step."""
@@ -198,7 +208,7 @@ class TrainingNet(skorch.NeuralNet):
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
     ) -> None:
-        """Run an epoch, and stop where the loss is no number any more.
+        """Run an epoch.
 
         Between the training steps of two epochs the network has the averaged weights, so that
         these are what is validated, shown to callbacks and kept.
@@ -207,20 +217,67 @@ class TrainingNet(skorch.NeuralNet):
             if self._raw is not None:
                 self.module_.load_state_dict(self._raw)
             else:
-                average = get_ema_multi_avg_fn(self.ema)  # type: ignore[no-untyped-call]
-                self._average = [
-                    AveragedModel(self.module_, multi_avg_fn=average, use_buffers=True)
-                ]
+                self._average = [self.new_average()]
         super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
-        if training and not np.isfinite(self.history[-1, "batches", -1, "train_loss"]):
-            raise TrainingError(
-                f"the loss became {self.history[-1, 'batches', -1, 'train_loss']} in epoch "
-                f"{len(self.history)}: the learning rate (lr={self.lr:g}) is likely too high, or "
-                "pixels are of enormous values"
-            )
         if training and self.ema is not None:
             self._raw = copy.deepcopy(self.module_.state_dict())
             self.module_.load_state_dict(self._average[0].module.state_dict())
+        if training:
+            trained = self._trained()
+            if not all(tensor.isfinite().all() for tensor in trained.values()):
+                raise TrainingError(f"weights became NaN or infinite {self._cause()}")
+            self._newest = len(self.history), {key: x.clone() for key, x in trained.items()}
+
+    def new_average(self) -> AveragedModel:
+        """Begin the moving average of the weights with those of now."""
+        average = get_ema_multi_avg_fn(self.ema)  # type: ignore[no-untyped-call]
+        return AveragedModel(self.module_, multi_avg_fn=average, use_buffers=True)
+
+    def notify(self, method_name: str, **cb_kwargs: Any) -> None:
+        """Tell the callbacks; then stop where the loss is no number any more."""
+        super().notify(method_name, **cb_kwargs)
+        if method_name != "on_batch_end" or not cb_kwargs["training"]:
+            return
+        if not math.isfinite(loss := self.history[-1]["batches"][-1]["train_loss"]):
+            images = cb_kwargs["batch"][0]
+            raise TrainingError(f"the loss became {loss} {self._cause(images.min(), images.max())}")
+        self._good = self._newest
+
+    def _cause(self, low: Any = 0, high: Any = 1) -> str:
+        """Where a fit went astray and why, as far as can be told."""
+        why = f"the learning rate (lr={self.lr:g}) is likely too high"
+        if not -100 < low <= high < 100:
+            why = (
+                f"images run from {float(low):g} to {float(high):g}, bring them to [0, 1], or {why}"
+            )
+        batch = len(self.history[-1]["batches"])
+        return f"in epoch {len(self.history)}, after batch {batch}: {why}"
+
+    def _trained(self) -> dict[str, Tensor]:
+        """The entries of the network's state that an epoch may change."""
+        still = {name for name, p in self.module_.named_parameters() if not p.requires_grad}
+        held = tuple(f"{name}." for name in self.still_)
+        return {
+            key: tensor
+            for key, tensor in self.module_.state_dict().items()
+            if key not in still and not key.startswith(held) and tensor.is_floating_point()
+        }
+
+    def _go_back(self, dataset: Any) -> None:
+        """Become what the net was when all was well; what its optimiser remembers is lost."""
+        if self._good is None:
+            return
+        n_epochs, weights = self._good
+        self.module_.load_state_dict(weights, strict=False)
+        self.optimizer_.state.clear()
+        del self.history[n_epochs:]
+        if not self._answers(dataset):  # statistics of batches can be numbers and their mean none
+            self._good = None
+
+    def _answers(self, dataset: Any) -> bool:
+        """Whether what was learnt gives numbers."""
+        batch = dataset.__getitems__(list(range(min(8, len(dataset)))))
+        return bool(self.evaluation_step(batch).isfinite().all())
 
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None, **fit_params: Any) -> Any:
         """Train for `max_epochs`; an interrupt is the caller's."""
@@ -228,10 +285,23 @@ class TrainingNet(skorch.NeuralNet):
         if not self.initialized_:
             self.initialize()
         self.notify("on_train_begin", X=X, y=y)
+        before = len(self.history)
+        self._newest = None
+        if before:
+            self._newest = before, {key: x.clone() for key, x in self._trained().items()}
+        self._good = self._newest
         try:
-            self.fit_loop(X, y, **fit_params)
+            self.fit_loop(X, y, epochs=self.max_epochs - self.epochs_before, **fit_params)
+            if not self._answers(X):
+                raise TrainingError(f"the network answers with NaN or infinity {self._cause()}")
         except StopTrainingError:
             pass
+        except TrainingError as error:
+            self._go_back(X)
+            kept = "of before there is nothing to keep"
+            if self._good is not None:
+                kept = f"the weights of epoch {self._good[0]} are kept"
+            raise TrainingError(f"{error}; {kept}") from None
         except KeyboardInterrupt:  # skorch's EarlyStopping speaks by one too
             stops = [c for _, c in self.callbacks_ if isinstance(c, EarlyStopping)]
             if all(callback.misses_ != callback.patience for callback in stops):
@@ -257,11 +327,18 @@ class TrainingNet(skorch.NeuralNet):
         net.forget_training()
         return net
 
+    @staticmethod
+    def _nothing_to_train() -> dict[str, Any]:
+        # the averaging of a fit under way holds a function of torch's that has no name
+        return {"_average": [], "_raw": None, "_newest": None, "_good": None}
+
     def forget_training(self) -> None:
         """Drop what only training needs: optimiser state, schedules, copies of weights."""
         self.optimizer_.state.clear()
-        self._average, self._raw = [], None
-        ours = {"lr_schedule", "early_stopping", "epoch_tasks", "bar"}
+        for name, nothing in self._nothing_to_train().items():
+            setattr(self, name, nothing)
+        self.epochs_before = 0
+        ours = {"lr_schedule", "early_stopping", "epoch_tasks", "bar", "checkpoint"}
         self.callbacks: list[Any] = [
             item for item in self.callbacks if not isinstance(item, tuple) or item[0] not in ours
         ]
@@ -326,6 +403,10 @@ class EpochBar(Callback):
         if "valid_loss" in loss:
             shown += f" (validation {loss['valid_loss']:.3f})"
         self.bar_.update(self.task_, advance=1, loss=shown)
+
+    def skip(self, n_epochs: int) -> None:
+        """Count epochs of a fit that was taken up."""
+        self.bar_.update(self.task_, completed=n_epochs)
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:
         self.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -534,6 +535,64 @@ def test_a_loss_that_is_no_number_stops_the_fit(images):
     with pytest.raises(TrainingError, match="learning rate"):
         clf.set_params(lr=1e30, lr_schedule=None, max_epochs=5).fit(*images)
     assert_array_equal(clf.predict_proba(images[0]), expected)
+
+
+def falling_apart(image, calls):
+    """Change images to what no network survives, from the 60th on."""
+    calls[0] += 1
+    return image * (float("inf") if calls[0] > 60 else 1)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_the_last_good_weights_of_a_fit_that_falls_apart_are_kept(early_stopping, images):
+    params = {"lr_schedule": None, "random_state": 0, "early_stopping": early_stopping}
+    groups = np.arange(24)
+    n_train = 21 if early_stopping else 24
+    calls = [60 - 2 * n_train - n_train // 2]  # in the middle of the third epoch
+    policy = partial(falling_apart, calls=calls)
+    clf = CXRClassifier(augmentation=policy, max_epochs=5, batch_size=7, **params)
+    with pytest.raises(
+        TrainingError, match=r"nan in epoch 3, after batch .*weights of epoch 2 are"
+    ):
+        clf.fit(*images, groups=groups)
+    params["augmentation"] = partial(falling_apart, calls=[-999])
+    whole = CXRClassifier(max_epochs=2, batch_size=7, **params).fit(*images, groups=groups)
+    if not early_stopping:  # which would have gone back to its best epoch
+        assert_array_equal(clf.predict_proba(images[0]), whole.predict_proba(images[0]))
+    assert clf.n_iter_ == 2
+    assert len(clf.history_) == 2
+    pickle.loads(pickle.dumps(clf)).predict(images[0])
+
+
+def test_partial_fit_that_falls_apart_is_what_it_was_and_goes_on(images):
+    pixels, y = images
+    clf = CXRClassifier("cxrnet", random_state=0)
+    clf.partial_fit(pixels, y, classes=["h", "v"])
+    before = clf.predict_proba(pixels)
+    with pytest.raises(TrainingError, match=r"epoch 2, .*epoch 1 are kept"):
+        clf.set_params(lr=1e30).partial_fit(pixels, y)
+    clf.set_params(lr="auto")
+    assert_array_equal(clf.predict_proba(pixels), before)
+    clf.partial_fit(pixels, y)
+    assert np.isfinite(clf.predict_proba(pixels)).all()
+
+
+@pytest.mark.parametrize("lr", [1e6, 1e15, 1e30])
+@pytest.mark.parametrize("max_epochs", [1, 3])
+def test_a_huge_learning_rate_gives_numbers_or_an_error(lr, max_epochs, images):
+    clf = CXRClassifier("cxrnet", lr=lr, lr_schedule=None, max_epochs=max_epochs, random_state=0)
+    try:
+        clf.fit(*images)
+    except TrainingError:
+        assert not hasattr(clf, "net_") or clf.n_iter_ < max_epochs
+    if hasattr(clf, "net_"):
+        assert np.isfinite(clf.predict_proba(images[0])).all()
+
+
+def test_images_of_enormous_values_are_named_as_the_cause(images):
+    pixels = images[0].astype(np.float32) * 1e35
+    with pytest.raises(TrainingError, match=r"images run from .*e\+37, .*learning rate"):
+        CXRClassifier("cxrnet", max_epochs=3, random_state=0).fit(pixels, images[1])
 
 
 def test_a_fit_that_fails_leaves_the_last_one_whole(images):

@@ -17,11 +17,11 @@ ORDER = [
     "images", "_cache",
     "_patients", "_pictures", "_fingerprints", "datasets", "_threads", "batches", "_embeddings",
     "preprocessing",
-    "augmentation", "_weights",
+    "augmentation", "_model_files", "_weights",
     "_own_networks", "_foreign_networks", "networks", "training",
-    "_inputs", "_settings", "_nets", "_targets", "classifier", "features",
+    "_inputs", "_settings", "_checkpoints", "_nets", "_targets", "classifier", "features",
     "metrics", "model_selection", "recipes", "inspection", "audit", "outliers", "report",
-    "_model_files", "persistence",
+    "persistence",
     "_demo", "_commands", "cli",
 ]  # fmt: skip
 HEAVY = {
