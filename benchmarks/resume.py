@@ -3,7 +3,7 @@
 python -m benchmarks.resume [FOLDER] [--kills 30] [--backbone cxrnet] [--max-epochs 12]
 
 Each fit runs in a process of its own that gets SIGKILL at a random moment between its first
-step and its end, and is started again until it ends. Its weights are compared with those of
+step and its end, and is started again. Its weights are compared with those of
 the fit that was left alone, to the bit. Printed too: what keeping the state costs.
 """
 
@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import statistics
 import subprocess
@@ -87,21 +88,19 @@ def main() -> None:
         print(f"a fit takes {statistics.median(plain):.1f} s; with checkpoint= "
               f"{statistics.median(ratios):.3f} times as long ({min(ratios):.3f} to "
               f"{max(ratios):.3f}); a state has {size / 1e6:.1f} MB")  # fmt: skip
-        kills = same = fits = 0
-        while kills < given.kills:
-            folder = os.path.join(scratch, f"fit-{fits}")
+        same = killed = 0
+        while killed < given.kills:
+            folder = os.path.join(scratch, "killed")
             mine = {**options, "checkpoint": folder, "result": os.path.join(scratch, "found")}
-            seconds: float | None = None
-            while seconds is None:
-                last = kills == given.kills
-                after = None if last else rng.uniform(0, statistics.median(plain))
-                seconds = run(mine, after)
-                kills += seconds is None
-            found = torch.load(mine["result"], weights_only=True)
-            same += all(torch.equal(found[key], right[key]) for key in right)
-            fits += 1
-            print(f"{kills} kills, {fits} fits ended, {same} with the same weights", flush=True)
-        print(f"{same} of {fits} fits that were killed {kills} times equal the one left alone")
+            if run(mine, after=rng.uniform(0, statistics.median(plain))) is None:
+                killed += 1
+                reached = max(Path(folder).glob("epoch-*"), default=Path("epoch-none")).name[:11]
+                run(mine)
+                found = torch.load(mine["result"], weights_only=True)
+                same += all(torch.equal(found[key], right[key]) for key in right)
+                print(f"killed with {reached} kept: {same} of {killed} the same", flush=True)
+            shutil.rmtree(folder, ignore_errors=True)
+        print(f"{same} of {killed} fits that were killed equal the one left alone, to the bit")
 
 
 if __name__ == "__main__":

@@ -384,7 +384,7 @@ def load_training_state(net: TrainingNet, state: dict[str, Any]) -> None:
     """Become the net of a state, between the same two epochs."""
     net.module_.load_state_dict(state["weights"])
     net._raw = state["raw"]
-    net._average = [net.new_average() for _ in state["average"]]
+    net._average = [net._new_average() for _ in state["average"]]
     for average, saved in zip(net._average, state["average"], strict=True):
         average.load_state_dict(saved)
     net.optimizer_.load_state_dict(state["optimizer"])

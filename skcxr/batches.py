@@ -397,7 +397,13 @@ class BatchLoader(DataLoader[Any]):
         )
 
     def skip(self, n_epochs: int) -> None:
-        """Let the order of the next epoch be that after `n_epochs` others."""
+        """Let the order of the next epoch be that after `n_epochs` others.
+
+        Parameters
+        ----------
+        n_epochs : int
+            Epochs to leave out.
+        """
         for _ in range(n_epochs):
             self.batch_sampler.skip()  # type: ignore[union-attr]
 

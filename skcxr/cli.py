@@ -79,6 +79,9 @@ def train(
     early_stopping: Annotated[
         bool, typer.Option("--early-stopping", help="Set patients aside and stop by their loss.")
     ] = False,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder from which a fit that was stopped goes on.")
+    ] = None,
     seed: _Seed = 0,
     as_json: _Json = False,
 ) -> None:
@@ -89,6 +92,7 @@ def train(
         "max_epochs": epochs or "auto",
         "image_size": image_size or "auto",
         "early_stopping": early_stopping,
+        "checkpoint": checkpoint,
         "random_state": seed,
     }
     bunch = load_data(data, path, target or [], groups)

@@ -217,7 +217,7 @@ class TrainingNet(skorch.NeuralNet):
             if self._raw is not None:
                 self.module_.load_state_dict(self._raw)
             else:
-                self._average = [self.new_average()]
+                self._average = [self._new_average()]
         super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
         if training and self.ema is not None:
             self._raw = copy.deepcopy(self.module_.state_dict())
@@ -228,7 +228,7 @@ class TrainingNet(skorch.NeuralNet):
                 raise TrainingError(f"weights became NaN or infinite {self._cause()}")
             self._newest = len(self.history), {key: x.clone() for key, x in trained.items()}
 
-    def new_average(self) -> AveragedModel:
+    def _new_average(self) -> AveragedModel:
         """Begin the moving average of the weights with those of now."""
         average = get_ema_multi_avg_fn(self.ema)  # type: ignore[no-untyped-call]
         return AveragedModel(self.module_, multi_avg_fn=average, use_buffers=True)

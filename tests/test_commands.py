@@ -75,6 +75,19 @@ def test_train_says_what_it_used_and_saves_what_python_would_fit(folder, model):
     run("train", folder, "--out", model, "--epochs", 2, "--image-size", 24)
 
 
+def test_train_goes_on_from_a_checkpoint(folder, tmp_path):
+    given = ("train", folder, "--image-size", 24, "--epochs", 2, "--checkpoint", tmp_path / "fit")
+    run(*given, "--out", tmp_path / "first")
+    kept = sorted(name.name for name in (tmp_path / "fit").iterdir())
+    assert [name[:11] for name in kept] == ["epoch-00001", "epoch-00002", "lock"]
+    run(*given, "--out", tmp_path / "again")
+    paths = sorted(map(str, folder.rglob("*.png")))
+    first, again = (load_model(tmp_path / name) for name in ("first", "again"))
+    assert np.array_equal(first.predict_proba(paths), again.predict_proba(paths))
+    result = run(*given, "--out", tmp_path / "other", "--seed", 1, code=1)
+    assert "random_state was 0 and is 1" in str(result.exception)
+
+
 def test_predict_prints_a_table_and_the_line_about_research(folder, model):
     files = sorted(map(str, (folder / "v").iterdir()))
     result = run("predict", model, *files[:2])

@@ -98,7 +98,7 @@ def test_the_tests_install_every_extra_for_users():
 def test_every_requirement_has_a_lower_bound_and_no_upper_one(extra):
     requirements = PROJECT["dependencies"] if extra is None else EXTRAS[extra]
     for requirement in requirements:
-        assert re.fullmatch(r"[\w.-]+>=[\d.]+|skcxr\[[\w,]+\]", requirement), requirement
+        assert re.fullmatch(r"[\w.-]+>=[\d.]+(; .+)?|skcxr\[[\w,]+\]", requirement), requirement
 
 
 def test_every_extra_that_a_page_names_is_declared():
