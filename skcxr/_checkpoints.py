@@ -31,10 +31,11 @@ from filelock import FileLock, Timeout
 from skorch.callbacks import Callback
 
 from skcxr import __version__
+from skcxr._epochs import EpochBar
 from skcxr._exceptions import CheckpointError, InputError, SkcxrWarning
 from skcxr._model_files import ContentError, decode, encode, require
 from skcxr._settings import Settings
-from skcxr.training import EpochBar, TrainingNet
+from skcxr.training import TrainingNet
 
 _FORMAT = 1
 _NAME = re.compile(r"epoch-(\d{5,9})-([0-9a-f]{64})\.safetensors")

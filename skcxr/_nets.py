@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from skcxr._epochs import EpochBar
 from skcxr._exceptions import InputError, SkcxrError
 from skcxr._settings import Settings
 from skcxr._weights import title_of
@@ -14,7 +15,6 @@ from skcxr.augmentation import MixBatch
 from skcxr.batches import BatchLoader
 from skcxr.networks import build_network, draw_network
 from skcxr.training import (
-    EpochBar,
     TrainingNet,
     WeightedBinaryCrossEntropy,
     WeightedCrossEntropy,

@@ -27,6 +27,7 @@ from skcxr._cache import Decoder, EmbeddingCache
 from skcxr._callbacks import CALLBACKS, CallbackSupportMixin
 from skcxr._checkpoints import CheckpointFolder, KeepState, identify
 from skcxr._embeddings import Embedder, cache_mark, fingerprint
+from skcxr._epochs import EpochBar, EpochTasks, schedule
 from skcxr._exceptions import ImageReadWarning, InputError, TrainingError, Unreadable
 from skcxr._inputs import columns_kept, read_images
 from skcxr._nets import OPTIMIZERS, build_net
@@ -44,14 +45,7 @@ from skcxr._targets import (
 from skcxr.augmentation import make_views
 from skcxr.batches import EmbeddingDataset, ImageDataset, count_batches
 from skcxr.images import INTERPOLATIONS
-from skcxr.training import (
-    EpochBar,
-    EpochTasks,
-    TrainingNet,
-    one_at_a_time,
-    own_randomness,
-    schedule,
-)
+from skcxr.training import TrainingNet, one_at_a_time, own_randomness
 
 __all__ = ["CXRClassifier"]
 

@@ -18,7 +18,7 @@ ORDER = [
     "_patients", "_pictures", "_fingerprints", "datasets", "_threads", "batches", "_embeddings",
     "preprocessing",
     "augmentation", "_model_files", "_weights",
-    "_own_networks", "_foreign_networks", "networks", "training",
+    "_own_networks", "_foreign_networks", "networks", "_epochs", "training",
     "_inputs", "_settings", "_checkpoints", "_nets", "_targets", "classifier", "features",
     "metrics", "model_selection", "recipes", "inspection", "audit", "outliers", "report",
     "persistence",

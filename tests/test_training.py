@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from skcxr.training import WeightedCrossEntropy, own_randomness, schedule
+from skcxr._epochs import schedule
+from skcxr.training import WeightedCrossEntropy, own_randomness
 
 
 def test_the_loss_is_torch_s_with_weights():

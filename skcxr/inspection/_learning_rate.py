@@ -10,10 +10,10 @@ from sklearn.base import clone
 from skorch.callbacks import Callback
 
 from skcxr._callbacks import CALLBACKS
+from skcxr._epochs import StopTrainingError
 from skcxr._exceptions import InputError
 from skcxr.classifier import CXRClassifier
 from skcxr.inspection._panels import check_classifier
-from skcxr.training import StopTrainingError
 
 Array = np.ndarray[Any, Any]
 
