@@ -35,6 +35,8 @@ HEAVY = {
     "dask",
     "accelerate",
     "onnx",
+    "pooch",
+    "requests",
 }
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
