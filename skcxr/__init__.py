@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from skcxr.classifier import CXRClassifier
     from skcxr.datasets import load_cxr_folder, load_cxr_table, make_cxr_phantoms
+    from skcxr.export import export_onnx
     from skcxr.features import CXRFeatures
     from skcxr.images import read_image
     from skcxr.persistence import load_model, save_model
@@ -49,6 +50,7 @@ _HOME = {
     "SkcxrWarning": "_exceptions",
     "TrainingError": "_exceptions",
     "WeightsError": "_exceptions",
+    "export_onnx": "export",
     "load_cxr_folder": "datasets",
     "load_cxr_table": "datasets",
     "load_model": "persistence",
@@ -63,6 +65,7 @@ _MODULES = (
     "classifier",
     "cli",
     "datasets",
+    "export",
     "features",
     "images",
     "inspection",
@@ -95,6 +98,7 @@ __all__ = [
     "TrainingError",
     "WeightsError",
     "__version__",
+    "export_onnx",
     "load_cxr_folder",
     "load_cxr_table",
     "load_model",

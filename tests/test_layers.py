@@ -13,7 +13,7 @@ ROOT = Path(skcxr.__file__).parent
 
 # each room may import those before it
 ORDER = [
-    "_exceptions", "_optional", "_notice", "_seeds", "_files", "_callbacks", "_pillow",
+    "_exceptions", "_optional", "_notice", "_onnx_input", "_seeds", "_files", "_callbacks", "_pillow",
     "images", "_cache",
     "_patients", "_pictures", "_fingerprints", "datasets", "_threads", "batches", "_embeddings",
     "preprocessing",
@@ -21,7 +21,7 @@ ORDER = [
     "_own_networks", "_foreign_networks", "networks", "_epochs", "training",
     "_inputs", "_settings", "_checkpoints", "_nets", "_targets", "classifier", "features",
     "metrics", "model_selection", "recipes", "inspection", "audit", "outliers", "report",
-    "persistence",
+    "persistence", "export",
     "_demo", "_commands", "cli",
 ]  # fmt: skip
 HEAVY = {
@@ -35,6 +35,8 @@ HEAVY = {
     "dask",
     "accelerate",
     "onnx",
+    "onnxruntime",
+    "onnxscript",
     "pooch",
     "requests",
 }
