@@ -1,36 +1,55 @@
 """Decoded and embedded images on disk: one file each, shared by folds, grid points and processes.
 
 An image is kept as it is decoded, in its source's depth, under a name made of all that its
-pixels depend on: the path, size and time of change of the file, how it is read, and the version
-of the decoder. An embedding is kept in the same way under all that it depends on: the same, and
-the network's weights. A changed file has another name, so nothing kept is ever wrong and nothing
-has to be told apart. Entries are ``.npy`` files, which hold numbers and no code; joblib.Memory,
-whose folders are taken too, would keep pickles and take three times as long for things this small.
+pixels depend on: the path, inode, size and times of change of the file, how it is read, and the
+versions of the decoders. An embedding is kept in the same way under all that it depends on: the
+same, and the network's weights. A changed file has another name, so nothing kept is ever wrong and
+nothing has to be told apart. Entries are ``.npy`` files, which hold numbers and no code, with a
+checksum behind them; joblib.Memory, whose folders are taken too, would keep pickles and take three
+times as long for things this small.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import hashlib
+import importlib.metadata
+import io
 import os
-import threading
+import secrets
+import stat
 import time
 import warnings
+import zlib
 from typing import Any
 
 import numpy as np
 import PIL
+from PIL import features
 
 from skcxr._exceptions import InputError, SkcxrWarning
-from skcxr.images import Size, check_size, decode
+from skcxr._pillow import MAX_PIXELS
+from skcxr.images import Size, Window, check_size, check_window, decode, is_dicom
 
 __all__ = ["Decoder", "EmbeddingCache"]
 
 Array = np.ndarray[Any, Any]
 
-_VERSION = 2  # of our own part of the decoder: raise it where its pixels change
+_VERSION = 3  # of our own part of the decoder: raise it where its pixels change
+_CODECS = tuple(features.version(name) for name in ("jpg", "libjpeg_turbo", "libtiff", "webp"))
 _TICK = 20_000_000  # nanoseconds; file systems tell changes this far apart
 _DEPTHS = (np.uint8, np.uint16, np.float32, np.float64)
+_PARTS = "parts"  # the folder of what is being written
+_PART_AGE = 86_400  # seconds after which such a file is what a killed process has left
+_HEADER = 10_000  # bytes; numpy writes and reads no longer ones
+# errors that other entries would meet too
+_HOPELESS = tuple(
+    getattr(errno, name)
+    for name in ("EACCES", "EDQUOT", "EFBIG", "ENOSPC", "EPERM", "EROFS")
+    if hasattr(errno, name)
+)
 
 
 class Decoder:
@@ -42,16 +61,22 @@ class Decoder:
         Where decoded images are kept; None keeps none.
     interpolation : {"hamming", "bilinear", "bicubic"}, default="hamming"
         How images are resized, as in :func:`images.resize`.
+    window : int, (float, float) or None, default=0
+        What of a DICOM file is shown, as in :func:`images.read_image`.
 
     Raises
     ------
     InputError
-        `memory` cannot be used as a folder.
+        `memory` cannot be used as a folder, or `window` is no window.
     """
 
-    def __init__(self, memory: Any = None, interpolation: str = "hamming") -> None:
+    def __init__(
+        self, memory: Any = None, interpolation: str = "hamming", window: Window = 0
+    ) -> None:
         self.folder = _folder(memory, "skcxr-images")
         self.interpolation = interpolation
+        self.window = check_window(window)
+        self._writes = True
 
     def held(self, path: str, size: Size, resize_mode: str = "stretch") -> Array | None:
         """The image from the folder, or None where it is not there.
@@ -65,7 +90,11 @@ class Decoder:
         identity = _identify(path)
         if identity is None:
             return None  # decoding will say what is wrong
-        image = _load(self._entry(identity, wanted, resize_mode))
+        n_pixels = MAX_PIXELS if wanted is None else wanted[0] * wanted[1]
+        image = _load(self._entry(identity, wanted, resize_mode), 4 * n_pixels)
+        if image is None:
+            entry = self._entry((*identity, *_dicom(self.window)), wanted, resize_mode)
+            image = _load(entry, 4 * n_pixels)
         if image is None or image.ndim != 2 or wanted not in (None, image.shape):
             return None
         return image
@@ -74,9 +103,12 @@ class Decoder:
         """Decode the file as :func:`images.decode` does, and keep the image."""
         wanted = check_size(size, resize_mode)
         identity = None if self.folder is None else _identify(path, settled=True)
-        image = decode(path, wanted, resize_mode, self.interpolation)  # says what is wrong
-        if identity is not None:
-            _store(self._entry(identity, wanted, resize_mode), image)
+        if identity is not None and is_dicom(path):
+            identity = (*identity, *_dicom(self.window))
+        # says what is wrong
+        image = decode(path, wanted, resize_mode, self.interpolation, self.window)
+        if identity is not None and self._writes:
+            self._writes = _store(self._entry(identity, wanted, resize_mode), image)
         return image
 
     def _entry(self, identity: tuple[Any, ...], wanted: Size, resize_mode: str) -> str:
@@ -103,6 +135,7 @@ class EmbeddingCache:
     def __init__(self, memory: Any = None, fingerprint: str = "") -> None:
         self.folder = _folder(memory, "skcxr-embeddings")
         self.fingerprint = fingerprint
+        self._writes = True
 
     def entry(self, item: str | Array) -> str | None:
         """Name of the entry of a file or of an array of pixels; None where there is no name."""
@@ -110,6 +143,8 @@ class EmbeddingCache:
             return None
         if isinstance(item, str):
             identity = _identify(item, settled=True)
+            if identity is not None and is_dicom(item):
+                identity = (*identity, *_dicom(0))
         else:
             pixels = np.ascontiguousarray(item)
             digest = hashlib.sha256(pixels.tobytes()).hexdigest()
@@ -118,13 +153,13 @@ class EmbeddingCache:
 
     def load(self, entry: str | None, size: int) -> Array | None:
         """The embedding of `size` numbers under a name, or None where it is not there."""
-        found = None if entry is None else _load(entry)
+        found = None if entry is None else _load(entry, 8 * size)
         return found if found is not None and found.shape == (size,) else None
 
     def store(self, entry: str | None, embedding: Array) -> None:
         """Keep an embedding under a name."""
-        if entry is not None:
-            _store(entry, embedding)
+        if entry is not None and self._writes:
+            self._writes = _store(entry, embedding)
 
 
 def _identify(path: str, settled: bool = False) -> tuple[Any, ...] | None:
@@ -138,14 +173,32 @@ def _identify(path: str, settled: bool = False) -> tuple[Any, ...] | None:
         return None
     if settled:
         # a second change within the same tick of the clock would go unseen: let it pass
-        age = time.time_ns() - status.st_mtime_ns
+        age = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns)
         if 0 <= age < _TICK:
             time.sleep((_TICK - age) / 1e9)
-    return os.path.abspath(path), status.st_size, status.st_mtime_ns
+    # the size and the time of the last change can be set at will, the other two cannot
+    changes = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+    return os.path.abspath(path), *changes
+
+
+def _dicom(window: Window) -> tuple[Any, ...]:
+    """What the pixels of a DICOM file depend on beside the file."""
+    return "DICOM", window, *_dicom_versions()
+
+
+@functools.cache
+def _dicom_versions() -> tuple[str | None, ...]:
+    found: list[str | None] = []
+    for name in ("pydicom", "imagecodecs"):
+        try:
+            found.append(importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            found.append(None)
+    return tuple(found)
 
 
 def _entry(folder: str, *parts: Any) -> str:
-    parts = (_VERSION, PIL.__version__, *parts)
+    parts = (_VERSION, PIL.__version__, _CODECS, *parts)
     name = hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()
     return os.path.join(folder, name[:2], f"{name[2:]}.npy")
 
@@ -168,41 +221,101 @@ def _folder(memory: Any, name: str) -> str | None:
     try:
         os.makedirs(folder, exist_ok=True)
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) in _HOPELESS and os.path.isdir(location):
+            _warn(folder, error)
+            return None
         raise InputError(
             f"memory={location!r} cannot be used as a folder: "
             f"{getattr(error, 'strerror', None) or error}"
         ) from error
+    _sweep(os.path.join(folder, _PARTS))
     return folder
 
 
-def _load(entry: str) -> Array | None:
-    """Load an entry; None where there is none, or none that is whole."""
+def _sweep(parts: str) -> None:
+    """Remove what processes that were killed in the middle of writing have left."""
+    with contextlib.suppress(OSError), os.scandir(parts) as files:
+        for file in files:
+            if file.name.endswith(".part"):
+                with contextlib.suppress(OSError):
+                    if time.time() - file.stat(follow_symlinks=False).st_mtime > _PART_AGE:
+                        os.unlink(file.path)
+
+
+def _check(entry: str, content: Any) -> bytes:
+    """The checksum of an entry's content under its name."""
+    folder, name = os.path.split(entry)
+    start = zlib.crc32((os.path.basename(folder) + name).encode())
+    return zlib.crc32(content, start).to_bytes(4, "little")
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open without waiting, as for the writer of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _load(entry: str, limit: int) -> Array | None:
+    """Load an entry of at most `limit` bytes of numbers; None where there is none that is whole."""
     try:
-        with open(entry, "rb") as file:
-            array: Array = np.lib.format.read_array(file, allow_pickle=False)
-            if file.read(1):
+        with open(entry, "rb", buffering=0, opener=_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_size > limit + _HEADER:
                 return None
-    except (OSError, ValueError, EOFError, SyntaxError, MemoryError, OverflowError):
+            content = bytearray(status.st_size)
+            if file.readinto(content) != len(content):
+                return None
+        checked = memoryview(content)[:-4]
+        if _check(entry, checked) != content[-4:]:
+            return None
+        header = io.BytesIO(checked[:_HEADER])
+        np.lib.format.read_magic(header)
+        shape, in_columns, dtype = np.lib.format.read_array_header_1_0(header)
+        if in_columns or dtype not in _DEPTHS:
+            return None
+        array = np.frombuffer(checked, dtype, offset=header.tell()).reshape(shape)
+    except Exception:  # numpy raises nearly every builtin on forged headers
         return None
-    return array if array.size and array.dtype in _DEPTHS else None
+    return array if array.size else None
 
 
-def _store(entry: str, array: Array) -> None:
-    """Keep an array whole or not at all; other processes may do the same at the same time."""
-    temporary = f"{entry}.{os.getpid()}-{threading.get_ident()}.part"
+def _store(entry: str, array: Array) -> bool:
+    """Keep an array whole or not at all; other processes may do the same at the same time.
+
+    Returns whether it is worth while to store others.
+    """
+    content = io.BytesIO()
+    np.lib.format.write_array(content, np.ascontiguousarray(array), (1, 0), allow_pickle=False)
+    content.write(_check(entry, content.getbuffer()))
+    folder = os.path.dirname(os.path.dirname(entry))
+    temporary = os.path.join(folder, _PARTS, f"{secrets.token_hex(12)}.part")
     try:
-        os.makedirs(os.path.dirname(entry), exist_ok=True)
-        with open(temporary, "wb") as file:
-            np.lib.format.write_array(file, array, allow_pickle=False)
-        os.replace(temporary, entry)
+        try:
+            _write(temporary, content.getvalue(), entry)
+        except FileNotFoundError:  # the first one, or somebody has removed the folders
+            os.makedirs(os.path.dirname(temporary), exist_ok=True)
+            os.makedirs(os.path.dirname(entry), exist_ok=True)
+            _write(temporary, content.getvalue(), entry)
     except OSError as error:
-        if not os.path.exists(entry):  # where it does, another process was first
-            warnings.warn(
-                f"the cache {os.path.dirname(os.path.dirname(entry))!r} cannot be written "
-                f"({error.strerror or error}); its images are read again each time",
-                SkcxrWarning,
-                stacklevel=2,
-            )
+        if not os.path.isfile(entry):  # where it is, another process was first
+            _warn(folder, error)
+        return error.errno not in _HOPELESS
     finally:
         with contextlib.suppress(OSError):  # replaced: gone
             os.unlink(temporary)
+    return True
+
+
+def _write(temporary: str, content: bytes, entry: str) -> None:
+    with open(temporary, "wb", buffering=0) as file:
+        if file.write(content) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.replace(temporary, entry)
+
+
+def _warn(folder: str, error: Any) -> None:
+    warnings.warn(
+        f"the cache {folder!r} cannot be written ({error.strerror or error}); what is not in it "
+        "is computed again each time",
+        SkcxrWarning,
+        stacklevel=3,
+    )

@@ -13,10 +13,14 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skcxr._exceptions import InputError
-from skcxr.batches import as_images, as_paths
+from skcxr.batches import as_images, as_paths, check_magnitude
 from skcxr.images import to_unit
 
 Array = np.ndarray[Any, Any]
+
+
+class InputTypeError(InputError, TypeError):
+    """An InputError about a type, for which scikit-learn asks for a TypeError."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,14 @@ def read_images(estimator: Any, X: Any, *, reset: bool, allow_nan: bool | None =
         images = Images(pixels, "images", _range(pixels))
     else:
         _check_table(X)
-        rows = validate_data(estimator, X, reset=reset, dtype="numeric")
+        try:
+            rows = validate_data(estimator, X, reset=reset, dtype="numeric")
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        except TypeError as error:
+            raise InputTypeError(str(error)) from error
         rows = _as_float(rows)
+        check_magnitude(rows, "its rows")
         images = Images(rows, "rows", _range(rows))
     if reset:
         if images.kind != "rows":  # what an earlier fit on a table has left
@@ -125,7 +135,10 @@ def _check_table(X: Any) -> None:
 def _as_float(rows: Array) -> Array:
     if rows.dtype in (np.uint8, np.uint16, np.bool_, np.float16):
         return to_unit(rows)
-    return rows if rows.dtype == np.float32 else rows.astype(np.float64, copy=False)
+    try:
+        return rows if rows.dtype == np.float32 else rows.astype(np.float64, copy=False)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise InputError(f"X holds what is no number: {error}") from error
 
 
 def _range(pixels: Array) -> tuple[float, float]:

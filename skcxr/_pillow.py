@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,6 +30,19 @@ Box = tuple[float, float, float, float]
 # Pillow's own limit, from which on it speaks of a decompression bomb. It is a constant here, so
 # that setting Image.MAX_IMAGE_PIXELS to None elsewhere in the program does not open the door.
 MAX_PIXELS = 89_478_485
+MAX_SIDE = 65_535  # in pixels: a resize from longer ones takes gigabytes
+MAX_BYTES = 400_000_000  # of a file: as many pixels of 32 bits
+
+_MAX_HEAVY_PIXELS = 40_000_000  # of WebP and CMYK, which are held four times and more
+_MAX_RLE_PIXELS = 16_000_000  # of BMP, which are decoded in Python
+_MAX_SCANS = 1000  # of a JPEG; a progressive one has about ten, which each go over all pixels
+_MAX_SCANNED_PIXELS = 1_000_000_000
+_MAX_VALUES = 200_000  # of a tag of a TIFF: a palette has 3 * 65536 and a film 10,000 strips
+_BAND_PIXELS = 1 << 22
+_TEXT_TYPES = (1, 2, 7)  # of TIFF: bytes, ASCII and undefined
+_SCAN = b"\xff\xda"
+_MARKER = re.compile(rb"\xff[^\x00\xff]")
+_BARE_MARKERS = (0x01, *range(0xD0, 0xDA))  # of JPEG: without a length
 
 _PILLOW_CLASSES: dict[str, Callable[..., ImageFile.ImageFile]] = {
     "PNG": PngImageFile,
@@ -49,7 +64,7 @@ _TURNS: dict[int, Callable[[Array], Array]] = {
     8: lambda a: a.T[::-1],
 }
 _ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 274, 258, 262, 339
-_TILE_WIDTH, _TILE_LENGTH = 322, 323
+_SAMPLES, _STRIP_LENGTH, _TILE_WIDTH, _TILE_LENGTH = 277, 278, 322, 323
 
 
 class UnreadableError(Exception):
@@ -57,11 +72,19 @@ class UnreadableError(Exception):
 
 
 class Reader(io.BufferedReader):
-    """A file that remembers whether someone wanted to read on behind its end."""
+    """A file that remembers whether someone wanted to read on behind its end.
+
+    It can be read a limited number of times: what has a million parts of a few bytes is no
+    radiograph, and Pillow's loops over parts take microseconds for each.
+    """
 
     ended = False
+    reads_left = 1_000_000
 
     def read(self, size: int | None = -1, /) -> bytes:
+        self.reads_left -= 1
+        if self.reads_left < 0:
+            raise UnreadableError("it has more parts than any image needs")
         data = super().read(size)
         if not data and size != 0:
             self.ended = True
@@ -76,18 +99,22 @@ def decode_with_pillow(
     A JPEG far above `size` is decoded at a reduced scale. Its last row and column then stand for
     less than one pixel of the reduced image, so the box ends within them.
     """
-    with _quiet_pillow(), _PILLOW_CLASSES[kind](file) as image:
-        limit = min(MAX_PIXELS, Image.MAX_IMAGE_PIXELS or MAX_PIXELS)
+    _check_parts(file, kind)
+    with _quiet_pillow():
+        array, turn, box = _decode(file, kind, size, resize_mode)
+    return np.ascontiguousarray(turn(array)), box  # here, where Pillow's image is gone
+
+
+def _decode(
+    file: Reader, kind: str, size: tuple[int, int] | None, resize_mode: str
+) -> tuple[Array, Callable[[Array], Array], Box | None]:
+    """Decode an open file into an array, what turns it upright, and the box in it."""
+    with _PILLOW_CLASSES[kind](file) as image:
         tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
-        tile = tags.get(_TILE_WIDTH, 1), tags.get(_TILE_LENGTH, 1)
-        for width, height in (image.size, tile):
-            if width * height > limit:
-                raise UnreadableError(
-                    f"{width} x {height} pixels are more than the {limit} that are allowed; "
-                    "scale it down first"
-                )
+        _check_size(image, tags)
         box: Box | None = None
         if isinstance(image, JpegImageFile):
+            _check_scans(file, image.width * image.height)
             wanted = None
             if size is not None and _orientation(image) == 1:  # what lies on its side is rare
                 height, width = scaled_shape(image.size[::-1], size, resize_mode)
@@ -98,41 +125,150 @@ def decode_with_pillow(
         image.load()
         if file.ended and ImageFile.LOAD_TRUNCATED_IMAGES:
             raise UnreadableError("the file ends before the image does; it is cut short")
-        array = _to_gray(image, tags)
         # After load(): it turns a TIFF by itself, and in a PNG the EXIF may follow the pixels.
-        return np.ascontiguousarray(_TURNS[_orientation(image)](array)), box
+        return _to_gray(image, tags), _TURNS[_orientation(image)], box
+
+
+def _check_parts(file: Reader, kind: str) -> None:
+    """Refuse what takes minutes or gigabytes to decode, before a decoder sees it."""
+    n_bytes = os.fstat(file.fileno()).st_size
+    if n_bytes > MAX_BYTES:
+        raise UnreadableError(
+            f"the file has {n_bytes:,} bytes, more than the {MAX_BYTES:,} that are allowed"
+        )
+    if kind == "TIFF" and (n_values := _most_values(file)) > _MAX_VALUES:
+        raise UnreadableError(f"one of its tags has {n_values:,} values; it is damaged or forged")
+    file.seek(0)
+
+
+def _most_values(file: Reader) -> int:
+    """Values of the longest tag of numbers in the first directory of a TIFF."""
+    head = file.read(16)
+    order = "<" if head.startswith(b"II") else ">"
+    number, of_entries = ("u8", "u8") if b"+" in head[:4] else ("u4", "u2")  # BigTIFF or classic
+    start = np.frombuffer(head, order + number, 1, 8 if number == "u8" else 4)[0]
+    file.seek(int(start))
+    n_entries = int(np.frombuffer(file.read(int(of_entries[1])), order + of_entries)[0])
+    entry = np.dtype([
+        ("tag", f"{order}u2"), ("type", f"{order}u2"), ("count", order + number),
+        ("value", order + number),
+    ])  # fmt: skip
+    found = file.read(min(n_entries, 65_536) * entry.itemsize)
+    entries = np.frombuffer(found, entry, len(found) // entry.itemsize)
+    counts = entries["count"][~np.isin(entries["type"], _TEXT_TYPES)]
+    return int(counts.max()) if len(counts) else 0
+
+
+def _check_scans(file: Reader, n_pixels: int) -> None:
+    """Refuse a JPEG of a few kilobytes that takes minutes, as each scan goes over all pixels."""
+    at = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(at)
+    most = min(_MAX_SCANS, max(1, _MAX_SCANNED_PIXELS // max(1, n_pixels)))
+    if data.count(_SCAN) > most and (n_scans := _count_scans(data)) > most:
+        raise UnreadableError(
+            f"it has {n_scans:,} scans, more than the {most} that are allowed at its size; save it "
+            "anew"
+        )
+
+
+def _count_scans(data: bytes) -> int:
+    """Scans of a JPEG, those of thumbnails in its metadata apart."""
+    n_scans, at = 0, 2
+    while (found := _MARKER.search(data, at)) is not None:
+        at = found.end()
+        n_scans += found[0] == _SCAN
+        if found[0][1] not in _BARE_MARKERS:
+            at += max(2, int.from_bytes(data[at : at + 2], "big"))
+    return n_scans
+
+
+def _check_size(image: ImageFile.ImageFile, tags: Any) -> None:
+    limit = min(MAX_PIXELS, Image.MAX_IMAGE_PIXELS or MAX_PIXELS)
+    if isinstance(image, WebPImageFile) or image.mode == "CMYK":
+        limit = min(limit, _MAX_HEAVY_PIXELS)
+    if image.tile and image.tile[0][0] == "bmp_rle":
+        limit = min(limit, _MAX_RLE_PIXELS)
+    if max(image.size) > MAX_SIDE:
+        raise UnreadableError(
+            f"{image.width} x {image.height} pixels: its sides may have {MAX_SIDE} at most"
+        )
+    # a tile has the side of the image where it tells none; a strip has its width
+    tile = tags.get(_TILE_WIDTH, image.width), tags.get(_TILE_LENGTH, image.height)
+    if _TILE_WIDTH not in tags and _TILE_LENGTH not in tags:
+        tile = image.width, min(tags.get(_STRIP_LENGTH, image.height), image.height)
+    depth = tags.get(_SAMPLES, 1) * max(tags.get(_BITS, (1,)))
+    if tile[0] * tile[1] * depth > 8 * MAX_BYTES:
+        raise UnreadableError(
+            f"it is stored in pieces of {tile[0]} x {tile[1]} pixels of {depth} bits; save it anew "
+            "in smaller ones"
+        )
+    for width, height in (image.size, tile):
+        if width * height > limit:
+            raise UnreadableError(
+                f"{width} x {height} pixels are more than the {limit} that are allowed; "
+                "scale it down first"
+            )
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """The image in bands of rows, as what is made on the way would fill the memory."""
+    n_rows = max(1, _BAND_PIXELS // max(1, image.width))
+    if n_rows >= image.height:
+        yield slice(None), image
+        return
+    for top in range(0, image.height, n_rows):
+        bottom = min(top + n_rows, image.height)
+        yield slice(top, bottom), image.crop((0, top, image.width, bottom))
 
 
 def _to_gray(image: Image.Image, tags: Any) -> Array:
     """Turn a loaded Pillow image of any mode into an (H, W) array of its own depth."""
+    if image.mode == "L" and tags.get(_SAMPLE_FORMAT) == (2,):  # Pillow takes -1 for 255
+        raise UnreadableError("it has signed 8-bit pixels; only unsigned ones have a known meaning")
     inverted = tags.get(_PHOTOMETRIC) == 0  # MinIsWhite; Pillow heeds it up to 8 bits only
+    shape = image.height, image.width
     if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
+        array = np.empty(shape, np.uint16)
+        low, high = 2**32, -(2**32)
+        for rows, band in _bands(image):
+            values = np.asarray(band)
+            low, high = min(low, int(values.min())), max(high, int(values.max()))
+            deep = values.astype(np.uint16)
+            if tags.get(_BITS) == (12,):
+                deep = ((deep.astype(np.uint32) * 65535 + 2047) // 4095).astype(np.uint16)
+            if inverted:
+                deep = 65535 - deep
+            if isinstance(image.info.get("transparency"), int):  # one value stands for "nothing"
+                deep[values == image.info["transparency"]] = 0
+            array[rows] = deep
+        if low < 0 or high > 65535:
             raise UnreadableError(
-                f"its integer pixels run from {values.min()} to {values.max()}; "
+                f"its integer pixels run from {low} to {high}; "
                 "only 0 to 65535 (16 bits) has a known meaning",
             )
-        array = values.astype(np.uint16)
-        if tags.get(_BITS) == (12,):
-            array = ((array.astype(np.uint32) * 65535 + 2047) // 4095).astype(np.uint16)
-        if inverted:
-            array = 65535 - array
-        if isinstance(image.info.get("transparency"), int):  # one value stands for "nothing"
-            array[values == image.info["transparency"]] = 0
         return array
     if image.mode == "F":
-        array = np.array(image, dtype=np.float32)
-        if not np.isfinite(array).all():
-            raise UnreadableError("it has non-finite pixels (NaN or infinity)")
+        array = np.empty(shape, np.float32)
+        for rows, band in _bands(image):
+            array[rows] = np.asarray(band)
+            if not np.isfinite(array[rows]).all():
+                raise UnreadableError("it has non-finite pixels (NaN or infinity)")
         if array.min() < 0 or array.max() > 1:
             raise UnreadableError(
                 f"its float pixels run from {array.min():g} to {array.max():g}; "
                 "only 0 to 1 has a known meaning, rescale them first",
             )
-        return 1 - array if inverted else array
-    if image.mode == "L" and tags.get(_SAMPLE_FORMAT) == (2,):  # Pillow takes -1 for 255
-        raise UnreadableError("it has signed 8-bit pixels; only unsigned ones have a known meaning")
+        return np.subtract(1, array, out=array) if inverted else array
+    array = np.empty(shape, np.uint8)
+    for rows, band in _bands(image):
+        array[rows] = _luminance(band)
+    return array
+
+
+def _luminance(image: Image.Image) -> Array:
+    """Gray of 8-bit colours; what is transparent is black."""
     if image.mode == "La":  # gray times alpha already
         image = image.getchannel(0)
     elif image.has_transparency_data:
@@ -142,7 +278,7 @@ def _to_gray(image: Image.Image, tags: Any) -> Array:
         image.paste(rgba, mask=rgba.getchannel("A"))
     elif image.mode == "CMYK":
         image = image.convert("RGB")
-    return np.array(image.convert("L"))
+    return np.asarray(image.convert("L"))
 
 
 def scaled_shape(shape: tuple[float, float], size: tuple[int, int], mode: str) -> tuple[int, int]:
@@ -166,6 +302,15 @@ def _orientation(image: Image.Image) -> int:
 
 _quiet_lock = threading.Lock()
 _quiet_readers = 0
+
+
+def _forget_readers() -> None:
+    global _quiet_lock, _quiet_readers
+    _quiet_lock, _quiet_readers = threading.Lock(), 0
+
+
+if hasattr(os, "register_at_fork"):  # the threads that read do not exist in the child
+    os.register_at_fork(after_in_child=_forget_readers)
 
 
 @contextlib.contextmanager

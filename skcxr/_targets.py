@@ -36,11 +36,14 @@ def check_labels(y: Any, n_samples: int) -> Array:
     if len(shape) == 2 and shape[1] > 1:
         y = _check_findings(y)
     else:
-        y = column_or_1d(y, warn=True)
-        if y.dtype.kind == "f":
-            assert_all_finite(y, input_name="y")
-        _check_none_missing("y", y)
-        check_classification_targets(y)
+        try:
+            y = column_or_1d(y, warn=True)
+            if y.dtype.kind == "f":
+                assert_all_finite(y, input_name="y")
+            _check_none_missing("y", y)
+            check_classification_targets(y)
+        except (TypeError, ValueError) as error:
+            raise InputError(str(error)) from error
     _check_length("y", y, n_samples)
     return y
 
@@ -98,16 +101,27 @@ def check_groups(groups: Any, n_samples: int) -> Array | None:
     """Patients as a 1-D array, one for each of `n_samples` images, or None."""
     if groups is None:
         return None
-    groups = column_or_1d(groups)
+    try:
+        groups = column_or_1d(groups)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"groups: {error}") from error
     _check_length("groups", groups, n_samples)
     _check_none_missing("groups", groups)
+    try:
+        np.unique(groups)
+    except TypeError as error:
+        raise InputError(f"groups holds values that cannot be told apart: {error}") from error
     return groups
 
 
 def _check_none_missing(name: str, values: Array) -> None:
     if values.dtype.kind in "fO":
         for index, value in enumerate(values):
-            if value is None or value != value:
+            try:
+                missing = value is None or bool(value != value)
+            except (ArithmeticError, TypeError, ValueError):  # as pd.NA, which is neither
+                missing = True
+            if missing:
                 raise InputError(f"{name}[{index}] is {value}: Input {name} contains NaN or None")
 
 
@@ -124,9 +138,12 @@ def check_weights(sample_weight: Any, n_samples: int, labels: Array) -> Array:
 
     An image of which no finding is labelled weighs 0.
     """
-    weights = _check_sample_weight(
-        sample_weight, np.empty((n_samples, 1)), dtype=np.float64, ensure_non_negative=True
-    )
+    try:
+        weights = _check_sample_weight(
+            sample_weight, np.empty((n_samples, 1)), dtype=np.float64, ensure_non_negative=True
+        )
+    except (TypeError, ValueError) as error:
+        raise InputError(str(error)) from error
     if not weights.any():
         raise InputError(
             "sample_weight is zero for every image; at least one weight must be positive"
@@ -235,8 +252,9 @@ def early_stopping_split(
     n_splits = min(max(2, n_splits), int(groups.max()) + 1, int(np.bincount(strata).max()))
     n_valid = min(max(1, round(validation_fraction * n_splits)), n_splits - 1)
     if n_valid < 1:
+        what = "are of one patient" if groups.max() == 0 else "differ in their labels"
         raise InputError(
-            "early_stopping=True sets patients aside, but all images are of one patient; "
+            f"early_stopping=True sets patients aside, but all images {what}; "
             "set early_stopping=False"
         )
     splitter = StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed)

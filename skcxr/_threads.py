@@ -36,3 +36,12 @@ def map_in_threads(function: Callable[..., Any], *arguments: Iterable[Any]) -> l
     if n_threads == 1:
         return list(map(function, *arguments))
     return list(_workers(n_threads, os.getpid()).map(function, *arguments))
+
+
+def _without_threads() -> None:
+    """Compute in one thread: OpenMP's others do not come along into a fork, which would wait."""
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_without_threads)

@@ -6,9 +6,12 @@ torch reads only what needs no code (``weights_only=True``).
 
 from __future__ import annotations
 
+import io
 import os
+import pickletools
 import re
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +38,8 @@ _OLDER = (
     (re.compile(r"(encoder_layer_\d+\.mlp\.)linear_1\."), r"\g<1>0."),
     (re.compile(r"(encoder_layer_\d+\.mlp\.)linear_2\."), r"\g<1>3."),
 )
+_PICKLES = 5  # in a file of torch before 1.6, before its numbers
+_MOST_INSIDE = 100_000  # things in a tuple of a pickle
 # what torch says of a file that names functions or classes (operand 149: of today's pickles)
 _CODE = re.compile(r"Unsupported (global|operand 149)|unsupported GLOBAL|Can only|TorchScript")
 
@@ -86,7 +91,17 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
             else f"weights={path!r} has no extension; give a {known} file"
         )
     if not os.path.isfile(path):
-        raise WeightsError(f"weights={path!r} does not exist; give the path of a {known} file")
+        what = "is no file" if os.path.exists(path) else "does not exist"
+        raise WeightsError(f"weights={path!r} {what}; give the path of a {known} file")
+    n_bytes = os.path.getsize(path)
+    unpacked = _size_unpacked(path)
+    if unpacked > 10 * n_bytes + 10_000_000:  # torch compresses code at most
+        raise WeightsError(
+            f"weights={path!r} has {n_bytes:,} bytes and would unpack to {unpacked:,}, as no file "
+            "of torch's does"
+        )
+    if suffix != ".safetensors" and _multiplies(path):
+        raise WeightsError(f"weights={path!r} holds tuples in tuples without end; nothing was read")
     try:
         if suffix == ".safetensors":
             content: Any = load_file(path)
@@ -108,6 +123,64 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
             f"{said.partition(chr(10))[0]}; it may be damaged or only half downloaded"
         ) from error
     return _tensors(content, path)
+
+
+def _size_unpacked(path: str) -> int:
+    """Bytes in an archive, 0 for what is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(item.file_size for item in archive.infolist())
+    except Exception:  # no archive, or a damaged one
+        return 0
+
+
+def _multiplies(path: str) -> bool:
+    """Whether a pickle in a file is small and what it makes is endless.
+
+    A tuple that holds another one twice, and that the next one twice, takes a few bytes each; to
+    have the hash of the last, as for a key of a dict, takes years.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith("data.pkl")]
+            return any(_is_endless(io.BytesIO(archive.read(name))) for name in names)
+    except Exception:  # no archive, or a damaged one, of which torch will tell
+        pass
+    try:
+        with open(path, "rb") as file:
+            return any(_is_endless(file) for _ in range(_PICKLES))
+    except Exception:  # the numbers that follow
+        return False
+
+
+def _is_endless(file: Any) -> bool:
+    """Whether the next pickle makes a tuple of more than `_MOST_INSIDE` things."""
+    mark = -1
+    stack: list[int] = []  # number of things in each; only tuples hold them for good
+    memo: dict[int, int] = {}
+    for code, value, _ in pickletools.genops(file):
+        if code.name == "MARK":
+            stack.append(mark)
+        elif "GET" in code.name:
+            stack.append(memo.get(int(value or 0), 1))
+        elif "PUT" in code.name or code.name == "MEMOIZE":
+            memo[len(memo) if value is None else int(value)] = stack[-1]
+        else:
+            taken = []
+            if pickletools.markobject in code.stack_before:
+                while stack[-1] != mark:
+                    taken.append(stack.pop())
+                stack.pop()
+            n_more = sum(
+                each not in (pickletools.markobject, pickletools.stackslice)
+                for each in code.stack_before
+            )
+            taken += [stack.pop() for _ in range(n_more)]
+            n_inside = 1 + sum(taken) if "TUPLE" in code.name else 1
+            if n_inside > _MOST_INSIDE:
+                return True
+            stack += [n_inside] * len(code.stack_after)
+    return False
 
 
 def _tensors(content: Any, path: str) -> Weights:

@@ -127,6 +127,18 @@ class CXRAugmentation:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Change a batch ``(B, 1, H, W)`` of pixels, or one image ``(1, H, W)``."""
+        if (
+            not isinstance(images, Tensor)
+            or images.ndim not in (3, 4)
+            or not images.numel()
+            or not images.is_floating_point()
+        ):
+            what = type(images).__name__
+            if isinstance(images, Tensor):
+                what = f"a tensor of {images.dtype} of shape {tuple(images.shape)}"
+            raise InputError(
+                f"CXRAugmentation changes a float tensor (B, 1, H, W) or (1, H, W), got {what}"
+            )
         if images.ndim == 3:
             return self(images[None])[0]
         return self.apply(images, self.draw(len(images)))

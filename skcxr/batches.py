@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from skcxr._cache import Decoder
 from skcxr._exceptions import ImageReadError, InputError, SkcxrError, Unreadable
 from skcxr._patients import as_paths
+from skcxr._pillow import MAX_PIXELS, MAX_SIDE
 from skcxr._threads import map_in_threads
 from skcxr.images import resize, to_unit
 
@@ -26,7 +27,7 @@ __all__ = ["BatchLoader", "EmbeddingDataset", "ImageDataset", "as_images", "as_p
 Array = np.ndarray[Any, Any]
 
 _PIXEL_TYPES = "uint8 (divided by 255), uint16 (divided by 65535), bool, or floats (as they are)"
-
+_LARGEST = 1e18  # float32 holds its square
 
 # --------------------------------------------------------------------------------------------
 # what is X?
@@ -55,8 +56,8 @@ def as_images(X: Any, channel_axis: int | str = "auto", *, allow_nan: bool = Fal
     Raises
     ------
     InputError
-        Images of different sizes, an unknown pixel type, pixels that are not finite, no pixels,
-        or a channel axis that is missing or cannot be told.
+        Images of different sizes, an unknown pixel type, pixels that are not finite, no pixels or
+        too many, or a channel axis that is missing or cannot be told.
 
     Examples
     --------
@@ -65,8 +66,11 @@ def as_images(X: Any, channel_axis: int | str = "auto", *, allow_nan: bool = Fal
     >>> as_images(np.zeros((5, 1, 64, 48), np.uint8)).shape
     (5, 64, 48)
     """
-    if isinstance(X, list | tuple) and len(X) and np.ndim(X[0]) >= 2:
-        shapes = [np.shape(x) for x in X]
+    try:
+        shapes = _shapes(X) if isinstance(X, list | tuple) else []
+    except ValueError as error:
+        raise InputError(f"X holds lists of unequal length: {error}") from error
+    if shapes:
         for index, shape in enumerate(shapes):
             if shape != shapes[0]:
                 raise InputError(
@@ -83,7 +87,13 @@ def as_images(X: Any, channel_axis: int | str = "auto", *, allow_nan: bool = Fal
     if images.dtype == np.longdouble:
         images = images.astype(np.float64)
     if images.dtype not in (np.uint8, np.uint16, np.bool_) and images.dtype.kind != "f":
-        raise InputError(f"X holds images of type {images.dtype}; pixels must be {_PIXEL_TYPES}")
+        found = f"X holds images of type {images.dtype}"
+        if images.dtype.kind in "iu" and images.size:
+            found += (
+                f" with values from {images.min()} to {images.max()}, which may mean anything: "
+                "scale them to [0, 1]"
+            )
+        raise InputError(f"{found}; pixels must be {_PIXEL_TYPES}")
     if 0 in images.shape:
         raise InputError(f"X has shape {images.shape}: found 0 sample(s) or images without pixels")
     if images.ndim == 3 and images.shape[2] == 3:
@@ -93,11 +103,36 @@ def as_images(X: Any, channel_axis: int | str = "auto", *, allow_nan: bool = Fal
         )
     if images.ndim == 4:
         images = _channels_last(images, channel_axis)
+    height, width = images.shape[1:3]
+    if height * width > MAX_PIXELS or max(height, width) > MAX_SIDE:
+        raise InputError(
+            f"X holds images of {height} x {width} pixels; {MAX_PIXELS} pixels and sides of "
+            f"{MAX_SIDE} are allowed"
+        )
     if images.dtype.kind == "f":
         for index, image in enumerate(images):
-            if not np.isfinite(image).all() and not (allow_nan and np.isnan(image).all()):
-                raise InputError(f"Input X contains NaN or infinity in image {index}")
+            check_magnitude(image, f"image {index}", allow_nan)
     return images
+
+
+def check_magnitude(pixels: Array, where: str, allow_nan: bool = False) -> None:
+    """Refuse floats whose squares float32 does not hold; with `allow_nan` all may be NaN."""
+    largest = max(-float(pixels.min()), float(pixels.max()))
+    if largest < _LARGEST:
+        return
+    if largest != largest or largest == np.inf:
+        if allow_nan and np.isnan(pixels).all():
+            return
+        raise InputError(f"Input X contains NaN or infinity in {where}")
+    raise InputError(
+        f"X has pixels as large as {largest:g} in {where}, too large for float32; bring them to "
+        "[0, 1]"
+    )
+
+
+def _shapes(X: list[Any] | tuple[Any, ...]) -> list[tuple[int, ...]]:
+    """Shapes of what may be images; none where it is something else."""
+    return [np.shape(x) for x in X] if len(X) and np.ndim(X[0]) >= 2 else []
 
 
 def _channels_last(images: Array, channel_axis: int | str) -> Array:

@@ -171,8 +171,8 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Folder in which decoded images are kept, one small file for each file and size, for other
         epochs, folds, searches and processes. A file that has changed is decoded again. The
         result is the same to the bit. Where the backbone is held still its embeddings are kept in
-        place of images, and the result is the same to the rounding of float32. Nothing is ever
-        removed from it; delete it when you like.
+        place of images, and the result is the same to the rounding of float32. Each has a checksum,
+        and what is damaged is made again. Nothing is ever removed; delete it when you like.
     checkpoint : str, os.PathLike or None, default=None
         Folder in which `fit` keeps its whole state after every epoch. A `fit` that was killed, on
         the same images with the same parameters, goes on from the last epoch and on a CPU ends
@@ -663,8 +663,12 @@ augmentation_, device_, dtype_
             raise InputError("classes must be passed on the first call to partial_fit")
         if not first and self._settings.multi_label:
             self._check_names(np.unique(labels), labels, "partial_fit goes on with", "those names")
-        known = np.unique(classes) if first else self.classes_
-        if not first and classes is not None and not np.array_equal(np.unique(classes), known):
+        try:
+            named = self.classes_ if classes is None else np.unique(classes)
+        except TypeError as error:
+            raise InputError(f"classes={classes!r} cannot be sorted: {error}") from error
+        known = named if first else self.classes_
+        if not np.array_equal(named, known):
             raise InputError(f"classes={list(classes)} is not what it was: {known.tolist()}")
         if len(known) < 2:
             raise InputError(f"classes={known.tolist()} is one class; a classifier needs two")
@@ -687,6 +691,13 @@ augmentation_, device_, dtype_
     def _train(self, net: TrainingNet, dataset: ImageDataset) -> None:
         try:
             net.partial_fit(dataset)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise InputError(
+                "one image this small leaves batch normalisation nothing to average over; take "
+                "batches of two or more (batch_size=), or larger images"
+            ) from error
         finally:
             for _, callback in net.callbacks_:
                 if isinstance(callback, EpochBar):

@@ -110,8 +110,9 @@ def export_onnx(clf: CXRClassifier, path: str | os.PathLike[str]) -> str:
     """
     _check_classifier(clf)
     name = _check_path(path)
-    for library in ("onnx", "onnxscript", "onnxruntime"):
-        import_optional(library, "onnx")
+    import_optional("onnx", "onnx")
+    import_optional("onnxscript", "onnx")
+    import_optional("onnxruntime", "onnx")
     with one_at_a_time(), own_randomness(0, "cpu"), torch.no_grad():
         network = _copy_network(clf)
         drawn = _draw(clf, network)

@@ -81,10 +81,11 @@ class CXRFeatures(
         Processes that decode images; 0 decodes in threads of this one. The result is the same.
     memory : str, os.PathLike, joblib.Memory or None, default=None
         Folder in which the embedding of each image is kept, one small file each, for other
-        folds, searches, processes and days. Its name depends on the file's path, size and time of
-        change, or on the pixels of an array, and on the network, its weights and its input: what
-        has changed is embedded again. The result is the same to the rounding of float32. Nothing is
-        ever removed from it. Not for a `backbone` of your own, whose code may change.
+        folds, searches, processes and days. Its name depends on the file's path, inode, size and
+        times of change, or on the pixels of an array, and on the network, its weights and its
+        input: what has changed is embedded again. The result is the same to the rounding of
+        float32. Nothing is ever removed from it. Not for a `backbone` of your own, whose code may
+        change.
     on_error : {"raise", "nan"}, default="raise"
         What becomes of a file that cannot be read: "raise" stops with its ImageReadError, "nan"
         gives a row of NaN and one :class:`skcxr.ImageReadWarning` that lists the files.

@@ -7,12 +7,14 @@ links; they serve the other modules of skcxr and may change without notice.
 
 A radiograph keeps its depth: 8-bit files give ``uint8``, 16-bit files ``uint16``, float TIFFs
 ``float32``, and each is scaled by the range of its type, never by its own darkest and brightest
-pixel. Whatever is wrong with a file is said by one exception, `ImageReadError`.
+pixel. DICOM comes out as it is meant to be shown, in ``uint8`` or ``uint16``. Whatever is wrong
+with a file is said by one exception, `ImageReadError`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import numbers
 import os
 import stat
@@ -22,8 +24,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from skcxr._dicom import decode_dicom, describe_dicom, looks_like_dicom, patient_key
 from skcxr._exceptions import ImageReadError, InputError
 from skcxr._pillow import (
+    MAX_PIXELS,
+    MAX_SIDE,
     Array,
     Box,
     Reader,
@@ -35,6 +40,7 @@ from skcxr._pillow import (
 __all__ = ["read_image"]
 
 Size = int | tuple[int, int] | None
+Window = int | tuple[float, float] | None
 
 RESIZE_MODES = ("stretch", "pad", "crop")
 INTERPOLATIONS = {
@@ -44,8 +50,7 @@ INTERPOLATIONS = {
 }
 
 _HEAD_BYTES = 132  # "DICM" lies at 128
-_SUPPORTED = "PNG, JPEG, TIFF, BMP and WebP are read"
-_NO_DICOM = "it is a DICOM file, which is not yet supported; convert it to PNG first"
+_SUPPORTED = "PNG, JPEG, TIFF, BMP, WebP and DICOM are read"
 
 _BMP_HEADER_BYTES = (12, 16, 40, 52, 56, 64, 108, 124)
 
@@ -64,13 +69,19 @@ _OTHER_KINDS = {
 
 
 def read_image(
-    path: str | os.PathLike[str], *, size: Size = None, resize_mode: str = "stretch"
+    path: str | os.PathLike[str],
+    *,
+    size: Size = None,
+    resize_mode: str = "stretch",
+    window: Window = 0,
+    frame: int | None = None,
 ) -> Array:
     """Read an image file as one grayscale array.
 
-    PNG, JPEG, TIFF, BMP and WebP are read, whatever the file is called: the content decides. An
-    EXIF orientation is applied, colour becomes luminance, transparent parts become black, and of
-    several frames or pages the first is taken.
+    PNG, JPEG, TIFF, BMP, WebP and, with the extra ``dicom``, DICOM are read, whatever the file is
+    called: the content decides. An EXIF orientation is applied, colour becomes luminance,
+    transparent parts become black, and of several frames or pages the first is taken. DICOM comes
+    out as its header wants it shown, with air dark and bone bright.
 
     Parameters
     ----------
@@ -83,6 +94,13 @@ def read_image(
         width each on its own, so that nothing of the lungs is lost and no bars tell a network
         which scanner the film came from; ``"pad"`` keeps the aspect ratio and adds black bars on
         two sides; ``"crop"`` keeps the aspect ratio and cuts what stands out on two sides.
+    window : int, (float, float) or None, default=0
+        What a DICOM file shows from black to white. An int chooses one of the views that the
+        file offers, counted from 0: its VOI lookup tables, then its windows; a file that offers
+        none is shown in full by 0. None shows the full range of its stored bits. ``(center,
+        width)`` is a window of your own, in the units of its windows. Other files have no window.
+    frame : int or None, default=None
+        Which frame of a DICOM file of several is read, counted from 0; None reads a file of one.
 
     Returns
     -------
@@ -93,9 +111,12 @@ def read_image(
     Raises
     ------
     ImageReadError
-        If the file is missing, unreadable, damaged, larger than 89 million pixels or no image.
+        If the file is missing, unreadable, damaged, no image or too large: 89 million pixels are
+        allowed (40 million of WebP and CMYK), 65,535 on a side and 400 million bytes;
+        if it is DICOM and the extra is not installed, if it holds several frames and `frame` is
+        None, or if it has no such window or frame.
     InputError
-        If `size` or `resize_mode` is invalid.
+        If `size`, `resize_mode`, `window` or `frame` is invalid.
 
     Notes
     -----
@@ -109,6 +130,13 @@ def read_image(
     With ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` set, Pillow fills missing rows with gray instead
     of reporting them. A file that ends too early is refused here all the same; damage in its
     middle is then seen only as far as Pillow still reports it.
+
+    A DICOM file goes through its rescale slope and intercept or modality LUT, then through the
+    window (DICOM PS3.3 C.11.1 and C.11.2). MONOCHROME1, or a presentation LUT shape of INVERSE,
+    is inverted, and pixels of the padding value become black (C.7.6.3, C.7.5.1.1.2). Overlays,
+    presentation LUT sequences and orientation are not heeded. Without a window the range is that
+    of the bits stored: 12 bits run from 0 to 4095, whatever the darkest and brightest pixel are.
+    No message quotes the header but for numbers of the image.
 
     Examples
     --------
@@ -124,7 +152,7 @@ def read_image(
     >>> read_image(path, size=32).shape
     (32, 32)
     """
-    return to_unit(decode(path, size, resize_mode))
+    return to_unit(decode(path, size, resize_mode, window=window, frame=frame))
 
 
 def decode(
@@ -132,6 +160,8 @@ def decode(
     size: Size = None,
     resize_mode: str = "stretch",
     interpolation: str = "hamming",
+    window: Window = 0,
+    frame: int | None = None,
 ) -> Array:
     """Read an image file as one grayscale array of the file's own depth. Internal.
 
@@ -141,6 +171,8 @@ def decode(
         As in `read_image`, which is ``to_unit(decode(path, size, resize_mode))``.
     interpolation : {"hamming", "bilinear", "bicubic"}, default="hamming"
         As in `resize`.
+    window, frame
+        As in `read_image`.
 
     Returns
     -------
@@ -149,18 +181,24 @@ def decode(
         a JPEG was decoded at a reduced scale.
     """
     wanted = check_size(size, resize_mode)
+    window, frame = check_window(window), _check_frame(frame)
+    box = None
     with _opened(path) as (file, kind):
-        # Every kind of file has its decoder here; one for DICOM would be the next branch.
         if kind == "DICOM":
-            raise UnreadableError(_NO_DICOM)
-        array, box = decode_with_pillow(file, kind, wanted, resize_mode)
+            array = decode_dicom(file, window, frame)
+        elif frame:
+            raise UnreadableError(
+                f"frame={frame} is asked for, but of a {kind} file only the first frame is read"
+            )
+        else:
+            array, box = decode_with_pillow(file, kind, wanted, resize_mode)
     if wanted is None:
         return array
     return _resize_box(array, box, wanted, resize_mode, interpolation)
 
 
 def sniff(path: str | os.PathLike[str]) -> str | None:
-    """Say why a file is no image that can be read, from its first bytes. Internal.
+    """Say why a file is no image that can be read, from its first bytes or header. Internal.
 
     Parameters
     ----------
@@ -173,10 +211,27 @@ def sniff(path: str | os.PathLike[str]) -> str | None:
         None for a file that begins like a supported image; its pixels may still be damaged.
     """
     try:
-        with _opened(path) as (_, kind):
-            return _NO_DICOM if kind == "DICOM" else None
+        with _opened(path) as (file, kind):
+            if kind == "DICOM":
+                describe_dicom(file)
+            return None
     except ImageReadError as error:
         return error.reason
+
+
+def is_dicom(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins like DICOM. Internal."""
+    try:
+        with _opened(path) as (_, kind):
+            return kind == "DICOM"
+    except ImageReadError:
+        return False
+
+
+def dicom_patient(path: str | os.PathLike[str]) -> bytes | None:
+    """Return what tells the patient of a DICOM file apart, for hashing alone. Internal."""
+    with _opened(path) as (file, _):
+        return patient_key(file)
 
 
 def to_unit(array: Array) -> Array:
@@ -285,6 +340,8 @@ def _kind(head: bytes) -> str:
         return "BMP"
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "WebP"
+    if looks_like_dicom(head):  # one without a preamble
+        return "DICOM"
     start = head.lstrip().lower()
     for magic, name in _OTHER_KINDS.items():
         if head.startswith(magic) or start.startswith(magic):
@@ -331,8 +388,8 @@ def _resize_box(
 
 def check_size(size: Any, resize_mode: str) -> tuple[int, int] | None:
     """Return `size` as (height, width) or None, or say what is wrong with it. Internal."""
-    if resize_mode not in RESIZE_MODES:
-        raise InputError(f"resize_mode must be one of {RESIZE_MODES}, got {resize_mode!r}")
+    if not isinstance(resize_mode, str) or resize_mode not in RESIZE_MODES:
+        raise InputError(f"resize_mode must be one of {RESIZE_MODES}, got {resize_mode!r:.200}")
     if size is None:
         return None
     sides = (size, size) if isinstance(size, numbers.Integral) else size
@@ -343,9 +400,45 @@ def check_size(size: Any, resize_mode: str) -> tuple[int, int] | None:
         or min(sides) < 1
     ):
         raise InputError(
-            f"size must be None, a positive int or two of them (height, width), got {size!r}"
+            f"size must be None, a positive int or two of them (height, width), got {size!r:.200}"
         )
-    return int(sides[0]), int(sides[1])
+    height, width = int(sides[0]), int(sides[1])
+    if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
+        raise InputError(
+            f"size={size!r:.200} is larger than the {MAX_PIXELS} pixels and sides of {MAX_SIDE} "
+            "that an image may have"
+        )
+    return height, width
+
+
+def check_window(window: Any) -> Window:
+    """Return `window` as an int, two floats or None, or say what is wrong with it. Internal."""
+    if window is None:
+        return None
+    if _is_count(window):
+        return int(window)
+    if (
+        isinstance(window, (tuple, list))
+        and len(window) == 2
+        and all(isinstance(n, numbers.Real) and math.isfinite(n) for n in window)
+        and window[1] > 0
+    ):
+        return float(window[0]), float(window[1])
+    raise InputError(
+        "window must be None, an int of 0 or more, or (center, width) with a positive width, got "
+        f"{window!r}"
+    )
+
+
+def _check_frame(frame: Any) -> int | None:
+    if frame is None or _is_count(frame):
+        return None if frame is None else int(frame)
+    raise InputError(f"frame must be None or an int of 0 or more, got {frame!r}")
+
+
+def _is_count(number: Any) -> bool:
+    kinds = (int, np.integer)
+    return isinstance(number, kinds) and not isinstance(number, bool) and int(number) >= 0
 
 
 def _reason(error: Exception) -> str:

@@ -17,7 +17,7 @@ from skcxr._cache import Decoder
 from skcxr._callbacks import CALLBACKS, CallbackSupportMixin
 from skcxr._exceptions import ImageReadError, ImageReadWarning, InputError
 from skcxr.batches import as_paths
-from skcxr.images import INTERPOLATIONS, RESIZE_MODES, check_size, to_unit
+from skcxr.images import INTERPOLATIONS, RESIZE_MODES, check_size, check_window, to_unit
 
 __all__ = ["ImageLoader"]
 
@@ -59,6 +59,8 @@ class ImageLoader(CallbackSupportMixin, TransformerMixin, BaseEstimator):
     on_error : {"raise", "nan"}, default="raise"
         What becomes of a file that cannot be read: "raise" stops with its ImageReadError, "nan"
         gives an image of NaN and one :class:`skcxr.ImageReadWarning` that lists the files.
+    window : int, (float, float) or None, default=0
+        What of a DICOM file is shown from black to white, as in :func:`skcxr.read_image`.
 
     See Also
     --------
@@ -85,6 +87,7 @@ class ImageLoader(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         "n_jobs": [None, Integral],
         "memory": [None, str, os.PathLike, HasMethods("cache")],
         "on_error": [StrOptions({"raise", "nan"})],
+        "window": [None, Interval(Integral, 0, None, closed="left"), tuple, list],
     }
 
     def __init__(
@@ -97,6 +100,7 @@ class ImageLoader(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         n_jobs: int | None = None,
         memory: Any = None,
         on_error: str = "raise",
+        window: int | tuple[float, float] | None = 0,
     ) -> None:
         self.image_size = image_size
         self.resize_mode = resize_mode
@@ -105,6 +109,7 @@ class ImageLoader(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         self.n_jobs = n_jobs
         self.memory = memory
         self.on_error = on_error
+        self.window = window
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any = None, y: Any = None) -> ImageLoader:
@@ -126,6 +131,7 @@ class ImageLoader(CallbackSupportMixin, TransformerMixin, BaseEstimator):
             A parameter cannot be used.
         """
         self._shape()
+        check_window(self.window)
         if CALLBACKS:  # a progress bar of the pipeline asks for no more than this
             context = self._init_callback_context()
             context.call_on_fit_task_begin(estimator=self, X=X, y=y)
@@ -148,7 +154,8 @@ class ImageLoader(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         Raises
         ------
         InputError
-            X does not hold paths, or `memory` is no folder that can be made.
+            X does not hold paths, `memory` is no folder that can be made, or `window` is no
+            window.
         ImageReadError
             A file cannot be read, with ``on_error="raise"``.
 
@@ -166,7 +173,7 @@ class ImageLoader(CallbackSupportMixin, TransformerMixin, BaseEstimator):
                 f"of paths; got {type(X).__name__}"
             )
         images = np.empty((len(paths), height, width), np.float32)
-        decode = Decoder(self.memory, self.interpolation)
+        decode = Decoder(self.memory, self.interpolation, self.window)
         missing = []
         for index, path in enumerate(paths):
             held = decode.held(path, (height, width), self.resize_mode)

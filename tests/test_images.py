@@ -698,8 +698,3 @@ def test_every_real_radiograph_is_read(shared_data):
         differences.append(np.abs(small.astype(int) - resize(array, 64)).mean())
     assert np.mean(differences) < 0.3
     assert np.max(differences) < 0.6
-
-
-def test_a_real_dicom_file_is_named(shared_data):
-    for path in (shared_data / "dicom").glob("*"):
-        assert "DICOM" in reason_of(path)

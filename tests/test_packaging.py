@@ -20,7 +20,7 @@ FOR_DEVELOPERS = {"docs", "test"}
 FOR_USERS_CODE = {"torchvision"}  # what the pages pass as augmentation and backbone
 
 TREES = {
-    path.name: ast.parse(path.read_text(encoding="utf-8"))
+    path.as_posix(): ast.parse(path.read_text(encoding="utf-8"))
     for path in Path(skcxr.__file__).parent.rglob("*.py")
 }
 
@@ -45,7 +45,7 @@ def asked_for() -> set[tuple[str, str]]:
     found = set()
     for file, tree in TREES.items():
         for node in ast.walk(tree):
-            if not isinstance(node, ast.Call) or file == "_optional.py":
+            if not isinstance(node, ast.Call) or file.endswith("_optional.py"):
                 continue
             called = getattr(node.func, "id", getattr(node.func, "attr", ""))
             if called in ("import_optional", "MissingDependencyError"):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from skcxr._dicom import describe_dicom
 from skcxr._exceptions import ImageReadError, InputError
 from skcxr._fingerprints import SIDE, thumbnail
 from skcxr._patients import as_paths
@@ -95,7 +96,7 @@ def _read_file(path: str) -> tuple[Any, Any, bytes, bytes]:
         with _opened(path) as (file, kind):
             content = file.read()
             file.seek(0)
-            row = {} if kind == "DICOM" else _header(file, kind, len(content))
+            row = _header(file, kind)
         gray = to_bytes(decode(path))
     except ImageReadError as error:
         return error.reason, None, b"", b""
@@ -117,8 +118,11 @@ def _digest(gray: Array) -> bytes:
     ).encode("ascii")
 
 
-def _header(file: Any, kind: str, n_bytes: int) -> dict[str, Any]:
+def _header(file: Any, kind: str) -> dict[str, Any]:
     """Format, colour mode and JPEG quality, before anything is decoded."""
+    if kind == "DICOM":
+        storage, mode = describe_dicom(file)
+        return {"format": f"DICOM, {storage}", "mode": mode}
     with _quiet_pillow(), _PILLOW_CLASSES[kind](file) as image:
         row: dict[str, Any] = {"format": kind, "mode": image.mode}
         tables = getattr(image, "quantization", None)

@@ -58,7 +58,8 @@ def load_cxr_folder(
     Two layouts are read: ``root/<class>/...`` and, with the sets of a given split above the
     classes, ``root/<split>/<class>/...``, where a split is called train, training, val, valid,
     validation, test or testing, in any case. Folders within a class are read too. Images are
-    told by their first bytes, not by their names; their pixels are not decoded here.
+    told by their first bytes, DICOM files by their headers, not by their names; their pixels are
+    not decoded here.
 
     Parameters
     ----------
@@ -69,7 +70,8 @@ def load_cxr_folder(
         (``person10_bacteria_43.jpeg``, ``IM-0115-0001.jpeg``, ...) and NIH ChestX-ray14
         (``00000013_005.png``). A regular expression is searched in the file name; the patient is
         its group ``patient``, else its first group, else the whole match. A callable gets the
-        path and returns the patient or None.
+        path and returns the patient or None; :func:`skcxr.datasets.patient_from_dicom` makes one
+        that reads the headers of DICOM files.
     source : str, compiled pattern, callable or None, default=None
         How a file tells the collection or hospital that it comes from, in the same manner. None,
         and a file that does not tell, give the empty string.
@@ -133,7 +135,7 @@ def load_cxr_folder(
 
     source_rule = None if source is None else rule_from(source, "source")
     group_rule = None if groups is None else rule_from(groups, "groups")
-    root = os.fsdecode(root)
+    root = folder_name(root)
     images, skipped = _find_images(root)
     images.sort()
 
@@ -185,7 +187,7 @@ def _find_images(root: str) -> tuple[list[_Image], list[Skipped]]:
     others = [name for name in top if name.lower() not in SPLIT_NAMES]
     if splits and others:
         raise DatasetError(
-            f"{root!r} has split folders ({_listed(splits)}) and others ({_listed(others)}) side "
+            f"{root!r} has split folders ({listed(splits)}) and others ({listed(others)}) side "
             "by side; give a folder with either splits or classes in it"
         )
     if splits:  # root/<split>/<class>
@@ -206,14 +208,14 @@ def _find_images(root: str) -> tuple[list[_Image], list[Skipped]]:
         if any(name.lower() in SPLIT_NAMES for name in inner):
             deeper = os.path.join(root, top[0])
             raise DatasetError(
-                f"{root!r} has one sub-folder, with {_listed(inner)} in it; give {deeper!r}"
+                f"{root!r} has one sub-folder, with {listed(inner)} in it; give {deeper!r}"
             )
 
     images: list[_Image] = []
     found: Counter[str] = Counter()
     for relative, target, split in folders:
         before = len(images)
-        _walk(root, relative, target, split, (), images, skipped)
+        _walk(root, relative, target, split, images, skipped)
         found[target] += len(images) - before
         if len(images) == before:
             skipped.append(Skipped(_joined(root, relative), "the class folder holds no image"))
@@ -221,7 +223,7 @@ def _find_images(root: str) -> tuple[list[_Image], list[Skipped]]:
         raise DatasetError(f"{root!r} holds no image that can be read{first_skipped(skipped)}")
     if empty := [name for name, count in found.items() if count == 0]:
         warnings.warn(
-            f"no image in the class folders {_listed(empty)} of {root!r}; they are left out",
+            f"no image in the class folders {listed(empty)} of {root!r}; they are left out",
             SkcxrWarning,
             stacklevel=3,
         )
@@ -246,27 +248,40 @@ def _walk(
     relative: str,
     target: str,
     split: str,
-    above: tuple[tuple[int, int], ...],
     images: list[_Image],
     skipped: list[Skipped],
 ) -> None:
-    """Collect the images of a class; `above` are the folders on the way down, to see loops."""
-    folder = _joined(root, relative)
-    status = os.stat(folder)
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        skipped.append(Skipped(folder, "a link back to a folder above it"))
-        return
-    for entry in _entries(folder, skipped):
-        below = f"{relative}/{entry.name}"
-        if _is_system(entry.name):
-            skipped.append(Skipped(entry.path, "a hidden file or one of the system"))
-        elif os.path.isdir(entry.path):
-            _walk(root, below, target, split, (*above, here), images, skipped)
-        elif reason := sniff(entry.path):
-            skipped.append(Skipped(entry.path, reason))
-        else:
-            images.append(_Image(below, entry.path, target, split))
+    """Collect the images of a class, from each folder once, however many links lead to it."""
+    ahead: list[tuple[str, tuple[tuple[int, int], ...]]] = [(relative, ())]  # and those above
+    seen: set[tuple[int, int]] = set()
+    while ahead:
+        relative, above = ahead.pop()
+        folder = _joined(root, relative)
+        try:
+            status = os.stat(folder)
+        except OSError as error:
+            skipped.append(Skipped(folder, f"the folder cannot be read: {error.strerror}"))
+            continue
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            skipped.append(Skipped(folder, "a link back to a folder above it"))
+            continue
+        if here in seen:
+            skipped.append(Skipped(folder, "a link to a folder that is read already"))
+            continue
+        seen.add(here)
+        folders = []
+        for entry in _entries(folder, skipped):
+            below = f"{relative}/{entry.name}"
+            if _is_system(entry.name):
+                skipped.append(Skipped(entry.path, "a hidden file or one of the system"))
+            elif os.path.isdir(entry.path):
+                folders.append((below, (*above, here)))
+            elif reason := sniff(entry.path):
+                skipped.append(Skipped(entry.path, reason))
+            else:
+                images.append(_Image(below, entry.path, target, split))
+        ahead += reversed(folders)
 
 
 def _entries(folder: str, skipped: list[Skipped]) -> list[os.DirEntry[str]]:
@@ -287,17 +302,31 @@ def _is_system(name: str) -> bool:
     return name.startswith(".") or name.lower() in _SYSTEM_NAMES
 
 
-def _listed(names: list[str], most: int = 8) -> str:
-    shown = ", ".join(repr(name) for name in names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+def folder_name(root: object) -> str:
+    """The name of a folder as str, or say that it is none."""
+    if not isinstance(root, str | bytes | os.PathLike):
+        raise DatasetError(f"root={shown(root)} is no folder; give a str or os.PathLike")
+    return os.fsdecode(root)
+
+
+def shown(value: object, most: int = 200) -> str:
+    """What a value looks like; of a long one, its two ends."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 40]} ... {text[-35:]}"
+
+
+def listed(names: list[Any], most: int = 8) -> str:
+    """The first names of some, as a part of a message."""
+    first = ", ".join(shown(name) for name in names[:most])
+    return first if len(names) <= most else f"{first} and {len(names) - most} more"
 
 
 def first_skipped(skipped: list[Skipped], most: int = 3) -> str:
     """List the first files left out, as the end of a message."""
     if not skipped:
         return ""
-    shown = "; ".join(f"{entry.path!r}: {entry.reason}" for entry in skipped[:most])
-    return f". Left out were {len(skipped)} entries, such as {shown}"
+    some = "; ".join(f"{shown(entry.path, 500)}: {entry.reason}" for entry in skipped[:most])
+    return f". Left out were {len(skipped)} entries, such as {some}"
 
 
 def _counted(frame: Any) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from skcxr._exceptions import DatasetError, InputError
+from skcxr.datasets._folder import folder_name
 from skcxr.datasets._table import _check_column, _read, load_cxr_table
 
 Array = np.ndarray[Any, Any]
@@ -24,7 +25,7 @@ IMAGE_SUFFIXES = (".dicom", ".dcm", ".png", ".jpg", ".jpeg")
 
 def as_folder(folder: str | os.PathLike[str]) -> str:
     """The path of a folder that exists."""
-    name = os.fsdecode(folder)
+    name = folder_name(folder)
     if not os.path.isdir(name):
         what = "is a file" if os.path.exists(name) else "does not exist"
         raise DatasetError(f"{name!r} {what}; give the folder of the data set")

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
+import csv
 import difflib
+import gzip
+import io
+import lzma
 import os
 import re
+import stat
 import warnings
+import zipfile
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -15,7 +22,15 @@ from sklearn.utils import Bunch
 
 from skcxr._exceptions import DatasetError, PatientWarning
 from skcxr._patients import patients_from_names
-from skcxr.datasets._folder import SPLIT_NAMES, Skipped, describe, first_skipped
+from skcxr.datasets._folder import (
+    SPLIT_NAMES,
+    Skipped,
+    describe,
+    first_skipped,
+    folder_name,
+    listed,
+    shown,
+)
 from skcxr.images import sniff
 
 __all__ = ["load_cxr_table"]
@@ -23,6 +38,13 @@ __all__ = ["load_cxr_table"]
 Array = np.ndarray[Any, Any]
 
 _COLUMNS = ("path", "target", "group", "source", "split")
+
+# of what a table may have, so that it fits in memory
+MOST_BYTES = 1 << 27
+MOST_PACKED_BYTES = 1 << 25
+MOST_CELLS = 10_000_000
+MOST_COLUMNS = 10_000
+LONGEST_WORD = 1000  # of labels, patients and collections: an array has its longest everywhere
 
 
 def load_cxr_table(
@@ -42,7 +64,9 @@ def load_cxr_table(
     Parameters
     ----------
     table : str, os.PathLike or pandas.DataFrame
-        A CSV file in UTF-8 (``.tsv`` and ``.tab``: separated by tabs), or a data frame.
+        A CSV file in UTF-8 (``.tsv`` and ``.tab``: separated by tabs), also one that is compressed
+        (``.gz``, ``.bz2``, ``.xz``, ``.zip``), of at most 10 million cells; or a data frame. An
+        address (``https://...``) is no file.
     path : str, default="path"
         Column of the image files.
     target : str or sequence of str, default="target"
@@ -112,12 +136,15 @@ def load_cxr_table(
     """
     import pandas as pd
 
+    several = isinstance(target, list | tuple | np.ndarray | pd.Index | pd.Series)
+    if not isinstance(target, str) and not (several and getattr(target, "ndim", 1) == 1):
+        raise DatasetError(f"target={shown(target)} is neither a column nor a list of columns")
     findings = None if isinstance(target, str) else list(target)
     columns = [path, *([target] if isinstance(target, str) else findings or [])]
     columns += [name for name in (groups, source) if name is not None]
     given, where, folder = _read(table, [path, groups, source], None if findings else target)
     if root is not None:
-        folder = os.fsdecode(root)
+        folder = folder_name(root)
     for name in columns:
         _check_column(given, name, where)
     if findings is not None and not findings:
@@ -133,19 +160,24 @@ def load_cxr_table(
             )
 
     labels: Any = _findings(given, findings, where) if findings else given[target].tolist()
-    people = _text(given[groups]) if groups else None
+    people = _text(given, groups, where) if groups else None
     skipped: list[Skipped] = []
     seen: dict[str, int] = {}
     kept, paths = [], []
     for row, (cell, label) in enumerate(zip(given[path].tolist(), labels, strict=True)):
-        if pd.isna(cell) or not str(cell).strip():
+        if (pd.api.types.is_scalar(cell) and pd.isna(cell)) or not str(cell).strip():
             skipped.append(Skipped("", f"row {row + 1}: the cell of {path!r} is empty"))
             continue
         file = _find(folder, str(cell))
         if not findings and not pd.api.types.is_scalar(label):
             raise DatasetError(
-                f"column {target!r} of {where} holds {label!r} in row {row + 1}; a label is a str "
-                "or a number, and of several findings each has a column"
+                f"column {target!r} of {where} holds {shown(label)} in row {row + 1}; a label is a "
+                "str or a number, and of several findings each has a column"
+            )
+        if isinstance(label, str) and len(label) > LONGEST_WORD:
+            raise DatasetError(
+                f"column {target!r} of {where} holds a label of {len(label):,} characters in row "
+                f"{row + 1}; {LONGEST_WORD} are allowed"
             )
         if np.isnan(label).all() if findings else pd.isna(label) or not str(label).strip():
             skipped.append(Skipped(file, f"row {row + 1}: no label"))
@@ -156,7 +188,7 @@ def load_cxr_table(
             if not np.array_equal(label, labels[first], equal_nan=findings is not None):
                 raise DatasetError(
                     f"{file!r} has two labels, in row {first + 1} and in row {row + 1} of {where}: "
-                    f"{labels[first]} and {label}"
+                    f"{shown(str(labels[first]))} and {shown(str(label))}"
                 )
             if people is not None and people[row] != people[first]:
                 raise DatasetError(
@@ -175,8 +207,8 @@ def load_cxr_table(
     values = labels[kept] if findings else np.array(used[target].tolist())
     if not findings and not isinstance(table, pd.DataFrame):
         values = _numbers(values)
-    patients, n_unknown = _patients(used, groups, paths)
-    sources = _text(used[source]) if source else np.full(len(paths), "", dtype=str)
+    patients, n_unknown = _patients(used, groups, paths, where)
+    sources = _text(used, source, where) if source else np.full(len(paths), "", dtype=str)
     found = _split(given)
     split = np.full(len(paths), "", dtype=str) if found is None else found[kept]
     if n_unknown:
@@ -198,11 +230,18 @@ def load_cxr_table(
             while free in series or (free != name and free in taken):
                 free = f"{free}_table"
             series[free] = used.iloc[:, k]
+    try:
+        names = findings or sorted(set(values.tolist()))
+    except TypeError as error:
+        raise DatasetError(
+            f"column {target!r} of {where} holds labels of kinds that have no order ({error}); "
+            "make them all str"
+        ) from error
     frame = pd.DataFrame(series)  # at once: pandas warns of many columns added one by one
     return Bunch(
         data=paths,
         target=values,
-        target_names=findings or sorted(set(values.tolist())),
+        target_names=names,
         groups=patients,
         source=sources,
         split=split,
@@ -230,30 +269,98 @@ def _read(table: Any, as_text: list[str | None], label: Any) -> tuple[Any, str, 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # rows of unequal length
+            content = _content(name, where)
+            _check_sizes(content, "\t" if tabs else ",", where)
             read: Any = partial(
-                pd.read_csv, name, sep="\t" if tabs else ",", encoding="utf-8-sig",
-                index_col=False, low_memory=False,
+                pd.read_csv, sep="\t" if tabs else ",", encoding="utf-8-sig", index_col=False,
+                low_memory=False,
             )  # fmt: skip
-            given = read(dtype={column: str for column in as_text if column is not None})
+            given = read(
+                io.BytesIO(content),
+                dtype={column: str for column in as_text if column is not None},
+            )
             if list(given.columns).count(label) == 1:
-                given[label] = read(usecols=[label], dtype=str, na_filter=False)[label]
+                labels = read(io.BytesIO(content), usecols=[label], dtype=str, na_filter=False)
+                given[label] = labels[label]
+    except DatasetError:
+        raise
     except OSError as error:
         raise DatasetError(f"{where} cannot be opened: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise DatasetError(f"{where} is no text in UTF-8; save it as CSV in UTF-8") from error
     except Exception as error:  # pandas' own, and those of gzip, zlib, zip and others
-        raise DatasetError(f"{where} is no table that can be read: {error}") from error
+        said = shown(str(error))[1:-1]
+        raise DatasetError(f"{where} is no table that can be read: {said}") from error
     if len(given.columns) == 1 and ";" in str(given.columns[0]):
         raise DatasetError(f"{where} is separated by semicolons; save it with commas")
     return given, where, os.path.dirname(name) or os.curdir
 
 
+def _content(name: str, where: str) -> bytes:
+    """The bytes of a CSV file, unpacked; pandas would open addresses and unpack without end."""
+
+    def at_once(path: str, flags: int) -> int:  # not when a writer of the pipe comes
+        return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+    packing = os.path.splitext(name)[1].lower()
+    packed = packing in (".gz", ".bz2", ".xz", ".zip")
+    most = MOST_PACKED_BYTES if packed else MOST_BYTES
+    with open(name, "rb", opener=at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise DatasetError(f"{where} is no regular file but a pipe, socket or device")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise DatasetError(f"{where} has more than the {most:,} bytes that are allowed")
+    packed_stream = io.BytesIO(content)
+    if packing in (".gz", ".bz2"):
+        with (gzip if packing == ".gz" else bz2).open(packed_stream) as stream:
+            content = stream.read(MOST_BYTES + 1)
+    elif packing == ".xz":
+        unpacker = lzma.LZMADecompressor(memlimit=1 << 28)
+        content = unpacker.decompress(content, MOST_BYTES + 1)
+        if not unpacker.eof and len(content) <= MOST_BYTES:
+            raise EOFError("the file is cut short")
+    elif packing == ".zip":
+        with zipfile.ZipFile(packed_stream) as archive:
+            if len(archive.namelist()) != 1:
+                raise DatasetError(f"{where} has not one file in it")
+            with archive.open(archive.namelist()[0]) as member:
+                content = member.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise DatasetError(f"{where} has more than {MOST_BYTES:,} bytes when it is unpacked")
+    return content
+
+
+def _check_sizes(content: bytes, separator: str, where: str) -> None:
+    """Refuse what would not fit in memory as a data frame."""
+    n_cells = sum(content.count(mark) for mark in (b"\n", b"\r", separator.encode()))
+    if n_cells > MOST_CELLS:
+        raise DatasetError(
+            f"{where} has {n_cells:,} cells, more than the {MOST_CELLS:,} that are allowed; leave "
+            "out columns, or pass a DataFrame"
+        )
+    start = content[: 1 << 20]
+    lines = io.StringIO(start.decode("utf-8-sig", "replace"), newline="")
+    header = next(csv.reader(lines, delimiter=separator), [])
+    if len(header) > MOST_COLUMNS or (len(start) < len(content) and not lines.read(1)):
+        raise DatasetError(
+            f"{where} has more than {MOST_COLUMNS:,} columns, or no end of the first"
+        )
+
+
 def _check_column(given: Any, name: str, where: str) -> None:
     names = list(given.columns)
-    if name not in names:
-        close = difflib.get_close_matches(str(name), map(str, names), n=1)
+    try:
+        known = name in given.columns
+    except (TypeError, ValueError):  # what has no hash
+        known = False
+    if not known:
+        words = [word for word in map(str, names[:1000]) if len(word) < 100]
+        close = difflib.get_close_matches(str(name)[:100], words, n=1)
         meant = f"; did you mean {close[0]!r}?" if close else "."
-        raise DatasetError(f"{where} has no column {name!r}{meant} Its columns: {names}")
+        raise DatasetError(
+            f"{where} has no column {shown(name)}{meant} Its columns: {listed(names, 100)}"
+        )
     if names.count(name) > 1:
         raise DatasetError(f"{where} has {names.count(name)} columns of the name {name!r}")
 
@@ -278,11 +385,13 @@ def _findings(given: Any, names: list[str], where: str) -> Array:
         column = given[name]
         numbers = pd.to_numeric(column.astype(object).where(column.notna(), np.nan), "coerce")
         values[:, k] = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
-        blank = column.isna() | (column.astype(str).str.strip() == "")
+        blank = column.isna()
+        if not pd.api.types.is_numeric_dtype(column):
+            blank |= column.astype(str).str.strip() == ""
         wrong = np.flatnonzero(~blank.to_numpy() & ~np.isin(values[:, k], (0.0, 1.0)))
         if len(wrong):
             raise DatasetError(
-                f"column {name!r} of {where} holds {str(column.iloc[wrong[0]])!r} in row "
+                f"column {name!r} of {where} holds {shown(str(column.iloc[wrong[0]]))} in row "
                 f"{wrong[0] + 1}; a finding is 0, 1 or empty"
             )
     return values
@@ -296,15 +405,22 @@ def _find(folder: str, cell: str) -> str:
     return file
 
 
-def _text(column: Any) -> Array:
+def _text(given: Any, name: str, where: str) -> Array:
+    column = given[name]
     text = column.astype(object).where(column.notna(), "").map(str)
-    return text.str.strip().to_numpy(dtype=str)  # patients of blank cells are not one patient
+    words = text.str.strip()  # patients of blank cells are not one patient
+    if len(words) and (longest := words.str.len().max()) > LONGEST_WORD:
+        raise DatasetError(
+            f"column {name!r} of {where} has a cell of {longest:,} characters; {LONGEST_WORD} are "
+            "allowed"
+        )
+    return words.to_numpy(dtype=str)
 
 
-def _patients(used: Any, groups: str | None, paths: list[str]) -> tuple[Array, int]:
+def _patients(used: Any, groups: str | None, paths: list[str], where: str) -> tuple[Array, int]:
     if groups is None:
         return patients_from_names(paths)
-    named = _text(used[groups])
+    named = _text(used, groups, where)
     unknown = named == ""
     filled = [
         path if empty else name for name, path, empty in zip(named, paths, unknown, strict=True)
@@ -316,7 +432,9 @@ def _split(given: Any) -> Array | None:
     """The column "split", if it holds words of a split and nothing else."""
     if list(given.columns).count("split") != 1:
         return None
-    words = [word.lower() for word in _text(given["split"])]
+    if (given["split"].astype(str).str.len() > LONGEST_WORD).any():
+        return None
+    words = [word.lower() for word in _text(given, "split", "the table")]
     if not all(word in SPLIT_NAMES or word == "" for word in words):
         return None
     return np.array([SPLIT_NAMES.get(word, "") for word in words], dtype=str)

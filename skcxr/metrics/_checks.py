@@ -113,6 +113,8 @@ def _check_labels(truth: list[Any], y_score: Any, predicted: Any, labels: Any) -
             ) from error
     if y_score is not None:
         shape = _shape("y_score", y_score)
+        if not shape:
+            raise InputError(f"y_score is {type(y_score).__name__}, which has no entries")
         columns = 2 if len(shape) == 1 or shape[1:] == (1,) else shape[-1]
         if len(shape) <= 2 and columns != len(names):
             source = "labels has" if labels is not None else "y_true holds"
@@ -312,7 +314,7 @@ def _as_float(name: str, values: Any) -> tuple[Array, float]:
         else:
             dtype = np.asarray(values).dtype
             array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (MemoryError, OverflowError, TypeError, ValueError) as error:
         raise InputError(f"{name} holds what is no number: {error}") from error
     eps = np.finfo(dtype if np.dtype(dtype).kind == "f" else np.float64).eps
     return array, float(eps)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from sklearn.utils import column_or_1d
 
 from skcxr._exceptions import InputError
 
@@ -159,7 +160,10 @@ def target_sensitivity(
     -0.5
     >>> scorer = make_scorer(target_sensitivity, pos_label="ill", sensitivity=0.9)
     """
-    positive, found = np.asarray(y_true) == pos_label, np.asarray(y_pred) == pos_label
+    positive = _is_label("y_true", y_true, pos_label)
+    found = _is_label("y_pred", y_pred, pos_label)
+    if len(positive) != len(found):
+        raise InputError(f"y_pred has {len(found)} entries, but y_true has {len(positive)} cases")
     if not positive.any():
         raise InputError(
             f"y_true holds no {pos_label!r}; where a threshold is tuned, more patients of that "
@@ -167,3 +171,15 @@ def target_sensitivity(
         )
     reached = float(found[positive].mean())
     return reached - 1 if reached < sensitivity else 1 - (reached - sensitivity)
+
+
+def _is_label(name: str, values: Any, label: Any) -> Array:
+    """Which of some labels are one of them."""
+    try:
+        column = column_or_1d(np.asarray(values))
+        same = np.asarray(column == label, dtype=bool)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} is no list of labels: {error}") from error
+    if same.shape != column.shape:
+        raise InputError(f"{name} cannot be compared with pos_label={label!r:.200}")
+    return same

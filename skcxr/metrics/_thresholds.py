@@ -226,11 +226,15 @@ def predictive_values(sensitivity: Any, specificity: Any, prevalence: Any) -> tu
     ):  # fmt: skip
         try:
             values = np.asarray(rate, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{name}={rate!r} is no number") from error
+        except (MemoryError, OverflowError, TypeError, ValueError) as error:
+            raise InputError(f"{name}={rate!r:.200} is no number") from error
         if not ((values >= 0) & (values <= 1)).all():
             raise InputError(f"{name}={rate!r} is not within 0 to 1")
         rates.append(values)
+    try:
+        np.broadcast_shapes(*(values.shape for values in rates))
+    except ValueError as error:
+        raise InputError(f"sensitivity, specificity and prevalence do not fit: {error}") from error
     ppv, npv = at_prevalence(*rates)
     return (float(ppv), float(npv)) if np.ndim(ppv) == 0 else (ppv, npv)
 

@@ -1,0 +1,3 @@
+"""No tests here: these are run as commands, and by tests/test_fuzz.py."""
+
+collect_ignore_glob = ["*.py"]
