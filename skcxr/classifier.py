@@ -692,7 +692,7 @@ augmentation_, device_, dtype_
         try:
             net.partial_fit(dataset)
         except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
+            if isinstance(error, InputError) or "more than 1 value per channel" not in str(error):
                 raise
             raise InputError(
                 "one image this small leaves batch normalisation nothing to average over; take "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import multiprocessing
 import os
 import random
 import resource
@@ -24,7 +23,7 @@ from skorch.callbacks import Callback, EpochScoring
 
 import skcxr._checkpoints
 from skcxr import CheckpointError, CXRClassifier, InputError, SkcxrWarning, save_model
-from skcxr._checkpoints import CheckpointFolder, KeepState
+from skcxr._checkpoints import KeepState
 
 
 class KilledError(Exception):
@@ -456,21 +455,23 @@ def test_a_saved_model_does_not_name_the_folder(images, tmp_path):
     assert "private name" not in (Path(saved) / "config.json").read_text()
 
 
-def hold(folder, ready, done):
-    with CheckpointFolder(folder).held():
-        ready.set()
-        done.wait(30)
+HOLDER = """
+import sys
+from skcxr._checkpoints import CheckpointFolder
+with CheckpointFolder(sys.argv[1]).held():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 def test_a_folder_is_held_against_another_process(images, tmp_path, monkeypatch):
     monkeypatch.setattr(skcxr._checkpoints, "_PATIENCE", 0.2)
-    context = multiprocessing.get_context("spawn")
-    ready, done = context.Event(), context.Event()
-    other = context.Process(target=hold, args=(tmp_path, ready, done))
-    other.start()
-    assert ready.wait(60)
-    with pytest.raises(CheckpointError, match="in use by another fit"):
-        fit(images, checkpoint=tmp_path)
-    done.set()
-    other.join()
-    fit(images, checkpoint=tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as other:  # fmt: skip
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(CheckpointError, match="in use by another fit"):
+            fit(images, checkpoint=tmp_path)
+        other.kill()
+    fit(images, checkpoint=tmp_path)  # the system has let go
