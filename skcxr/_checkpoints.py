@@ -41,6 +41,7 @@ _FORMAT = 1
 _NAME = re.compile(r"epoch-(\d{5,9})-([0-9a-f]{64})\.safetensors")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _KEPT = 2
+_MOST_BYTES = 1 << 35
 _PATIENCE = 5.0  # seconds; readers of images outlive a killed process by some
 _TENSOR, _STATE = "__tensor__", "__state_dict__"
 
@@ -50,6 +51,10 @@ _OF_NO_MATTER = {
     "verbose", "warm_start",
 }  # fmt: skip
 _OF_THIS_RUN = {"bar", "checkpoint", "epoch_tasks", "epoch_timer", "print_log"}  # callbacks
+
+
+class _OtherFormatError(Exception):
+    """A state that another skcxr has written: whole, and nothing for this one."""
 
 
 class Saved(NamedTuple):
@@ -71,13 +76,17 @@ class CheckpointFolder:
 
     Raises
     ------
+    InputError
+        `path` is no name of a folder.
     CheckpointError
         It cannot be written to, or another process holds it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.path.abspath(os.fspath(path))
-        self.given = os.fspath(path)
+        given = os.fspath(path)
+        if not isinstance(given, str) or not given:
+            raise InputError(f"checkpoint={path!r} is not the name of a folder")
+        self.path, self.given = os.path.abspath(given), given
         self.seed = 0
         self.identity: dict[str, str] = {}
         self._damaged: list[str] = []
@@ -107,8 +116,11 @@ class CheckpointFolder:
         found = None
         for name in self._names():
             try:
-                found = _read(self.path, name)
+                with self._spoken(f"holds {name}, which cannot be read"):
+                    found = _read(self.path, name)
                 break
+            except _OtherFormatError as error:
+                raise self._error(f"holds {name}, which {error}; nothing was changed") from error
             except ContentError as error:
                 damaged.append(f"{name} {error}")
                 self._damaged.append(name)
@@ -212,7 +224,7 @@ class KeepState(Callback):
             return
         try:
             load_training_state(net, self.saved.state)
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        except Exception as error:  # forged: each part of it raises its own
             raise CheckpointError(
                 f"checkpoint={self.folder.given!r} holds a state that does not fit the net "
                 f"({error}); delete the folder to begin anew"
@@ -229,22 +241,28 @@ class KeepState(Callback):
 
 def _read(folder: str, name: str) -> Saved:
     path = os.path.join(folder, name)
-    try:
-        require(stat.S_ISREG(os.lstat(path).st_mode), "is no file")
-        with open(path, "rb") as file:
-            content = file.read()
-    except OSError as error:
-        raise ContentError(f"cannot be read ({error.strerror or error})") from error
+    status = os.lstat(path)
+    require(stat.S_ISREG(status.st_mode), "is no file")
+    require(status.st_size <= _MOST_BYTES, f"has {status.st_size:,} bytes")
     match = _NAME.fullmatch(name)
-    require(match and hashlib.sha256(content).hexdigest() == match[2], "is damaged")
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        require(match and digest == match[2], "is damaged")
+        file.seek(0)
+        content = file.read()
     try:
         tensors = safetensors.torch.load(content)
         length = int.from_bytes(content[:8], "little")
         header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["skcxr"])
-        require(header["format"] == _FORMAT, f"is of format {header['format']}, not {_FORMAT}")
+        if header["format"] != _FORMAT:
+            raise _OtherFormatError(f"is of format {header['format']}, not {_FORMAT}")
+        epoch, seed, identity = header["epoch"], header["seed"], header["identity"]
         state = _put_in(decode(header["state"]), tensors)
-        return Saved(header["epoch"], header["seed"], header["identity"], state)
-    except ContentError:
+        require(type(seed) is int and 0 <= seed < 2**31, "has no seed")
+        require(all(type(text) is str for text in identity.values()), "tells no fit")
+        require(type(epoch) is int and len(state["history"]) == epoch, "has another history")
+        return Saved(epoch, seed, identity, state)
+    except _OtherFormatError:
         raise
     except Exception as error:  # forged: its hash is right and its content is not
         raise ContentError("is no state of a fit") from error
@@ -367,7 +385,7 @@ def training_state(net: TrainingNet) -> dict[str, Any]:
             continue
         held = {}
         for key, value in vars(callback).items():
-            if key.endswith("_") and not key.startswith("_") and not callable(value):
+            if _is_learnt(key) and not callable(value):
                 own = hasattr(value, "state_dict") and not isinstance(value, dict)
                 held[key] = {_STATE: value.state_dict()} if own else value
         try:
@@ -394,11 +412,16 @@ def load_training_state(net: TrainingNet, state: dict[str, Any]) -> None:
     callbacks = dict(net.callbacks_)
     for name, held in state["callbacks"]:
         for key, value in held.items():
+            require(_is_learnt(key), f"{name} has no {key!r}")
             if isinstance(value, dict) and value.keys() == {_STATE}:
                 getattr(callbacks[name], key).load_state_dict(value[_STATE])
             else:
                 setattr(callbacks[name], key, value)
     _set_random_states(state["random"], net.device)
+
+
+def _is_learnt(key: str) -> bool:
+    return key.endswith("_") and not key.startswith("_")
 
 
 def _random_states(device: Any) -> dict[str, Any]:

@@ -418,7 +418,7 @@ augmentation_, device_, dtype_
             The loss, or a weight, is no number any more. Where an epoch had ended before, its
             weights are kept, and the classifier is fitted with them.
         CheckpointError
-            `checkpoint` cannot be written, is in use, or holds the state of another fit.
+            The folder `checkpoint` cannot be written, is in use, or holds the state of another fit.
         WeightsError
             `weights` cannot be loaded or do not fit the network.
         MissingDependencyError

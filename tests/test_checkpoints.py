@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import random
@@ -310,18 +311,70 @@ def test_where_all_are_damaged_the_fit_begins_anew_and_says_so(images, tmp_path)
     assert [name[:11] for name in states(tmp_path)] == ["epoch-00004", "epoch-00005"]
 
 
+def put_state(folder, tensors, told):
+    """Put a state of any content under a name with the right hash."""
+    content = safetensors.torch.save(tensors, told)
+    name = f"epoch-00099-{hashlib.sha256(content).hexdigest()}.safetensors"
+    (folder / name).write_bytes(content)
+
+
 def test_a_forged_state_is_none(images, tmp_path):
     """Its name has the right hash, and its content is something else."""
-    import hashlib
-
     fit(images, checkpoint=tmp_path)
-    tensors = {"0": torch.zeros(3)}
-    for told in ({}, {"skcxr": "["}, {"skcxr": "{}"}, {"skcxr": '{"format": 9}'}):
-        content = safetensors.torch.save(tensors, told)
-        name = f"epoch-00099-{hashlib.sha256(content).hexdigest()}.safetensors"
-        (tmp_path / name).write_bytes(content)
+    for told in ({}, {"skcxr": "["}, {"skcxr": "{}"}):
+        put_state(tmp_path, {"0": torch.zeros(3)}, told)
         with pytest.warns(SkcxrWarning, match="epoch-00099-.*going on from epoch 5"):
             fit(images, checkpoint=tmp_path)
+
+
+FORGED = [
+    ("epoch", 10**9), ("epoch", "x"), ("epoch", None), ("epoch", 1.5), ("epoch", -5),
+    ("identity", []), ("identity", None), ("identity", {"images": 3}), ("seed", "x"), ("seed", -1),
+    ("state", []), ("state", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value"), FORGED, ids=str)
+def test_a_state_with_a_forged_entry_is_none(key, value, images, tmp_path):
+    first = fit(images, checkpoint=tmp_path, random_state=None)
+    newest = tmp_path / states(tmp_path)[-1]
+    told = {**json.loads(header(newest)), key: value}
+    put_state(tmp_path, safetensors.torch.load(newest.read_bytes()), {"skcxr": json.dumps(told)})
+    with pytest.warns(SkcxrWarning, match="epoch-00099-.*going on from epoch 5"):
+        again = fit(images, checkpoint=tmp_path, random_state=None)
+    assert_same(again, first)
+
+
+@pytest.mark.parametrize("state", [
+    {"history": [{}] * 5}, {"history": [{}] * 5, "weights": {}},
+])  # fmt: skip
+def test_a_state_that_does_not_fit_the_net_is_refused(state, images, tmp_path):
+    fit(images, checkpoint=tmp_path)
+    told = {**json.loads(header(tmp_path / states(tmp_path)[-1])), "epoch": 5, "state": state}
+    put_state(tmp_path, {"0": torch.zeros(3)}, {"skcxr": json.dumps(told)})
+    with pytest.raises(CheckpointError, match="a state that does not fit the net"):
+        fit(images, checkpoint=tmp_path)
+
+
+def test_a_state_of_a_newer_format_is_left_alone(images, tmp_path):
+    fit(images, checkpoint=tmp_path)
+    newest = tmp_path / states(tmp_path)[-1]
+    told = {**json.loads(header(newest)), "format": 2}
+    put_state(tmp_path, safetensors.torch.load(newest.read_bytes()), {"skcxr": json.dumps(told)})
+    before = states(tmp_path)
+    with pytest.raises(CheckpointError, match="is of format 2, not 1; nothing was changed"):
+        fit(images, checkpoint=tmp_path)
+    assert states(tmp_path) == before
+
+
+@pytest.mark.parametrize("path", ["", os.fsencode("bytes")])
+def test_a_folder_has_a_name(path, images):
+    class Bytes:
+        def __fspath__(self):
+            return path
+
+    with pytest.raises(InputError, match="is not the name of a folder"):
+        fit(images, checkpoint=path if isinstance(path, str) else os.PathLike.register(Bytes)())
 
 
 def test_drafts_of_a_killed_process_are_cleared_and_other_files_left(images, tmp_path):
