@@ -420,7 +420,7 @@ def check_window(window: Any) -> Window:
     if (
         isinstance(window, (tuple, list))
         and len(window) == 2
-        and all(isinstance(n, numbers.Real) and math.isfinite(n) for n in window)
+        and all(_is_finite(n) for n in window)
         and window[1] > 0
     ):
         return float(window[0]), float(window[1])
@@ -434,6 +434,13 @@ def _check_frame(frame: Any) -> int | None:
     if frame is None or _is_count(frame):
         return None if frame is None else int(frame)
     raise InputError(f"frame must be None or an int of 0 or more, got {frame!r}")
+
+
+def _is_finite(number: Any) -> bool:
+    try:
+        return isinstance(number, numbers.Real) and math.isfinite(number)
+    except OverflowError:  # an int that no float holds
+        return False
 
 
 def _is_count(number: Any) -> bool:

@@ -644,6 +644,24 @@ def test_a_header_that_makes_no_sense_is_refused(save, attributes):
     assert reason_of(path)
 
 
+@pytest.mark.parametrize(("slope", "intercept"), [("1e305", "0"), ("-1e308", "0"), ("1", "1e300")])
+def test_a_rescale_that_leaves_no_gray_is_refused(save, slope, intercept):
+    path = save(RescaleSlope=slope, RescaleIntercept=intercept)
+    assert "rescale slope and intercept" in reason_of(path)
+
+
+@pytest.mark.parametrize("slope", ["1e300", "1e-300"])
+def test_a_rescale_by_any_unit_changes_nothing_without_a_window(save, slope):
+    plain = read_image(save(FILM))
+    scaled = read_image(save(FILM, RescaleSlope=slope, RescaleIntercept="0"))
+    np.testing.assert_allclose(scaled, plain, atol=1e-4)
+
+
+def test_a_window_beyond_every_float_is_refused(save):
+    with pytest.raises(InputError, match="window must be"):
+        read_image(save(FILM), window=(10**400, 1))
+
+
 def test_tables_that_are_cut_short_are_refused(save):
     for keyword in ("VOILUTSequence", "ModalityLUTSequence"):
         for item in (table_of(np.arange(10)), table_of(np.arange(10), bits=40), Dataset()):

@@ -144,7 +144,11 @@ def _modality(image: ImageHeader, frame: int) -> tuple[Step, float, float]:
             intercept = (_floats(dataset, "RescaleIntercept") or [0.0])[0]
     if not slope:
         raise UnreadableError("its rescale slope is 0, which makes all pixels the same")
-    ends = [slope * end + intercept for end in _stored_range(image)]
+    first, last = _stored_range(image)
+    ends = [slope * first + intercept, slope * last + intercept]
+    wanted = abs(slope) * (last - first)
+    if not math.isfinite(wanted) or abs(abs(ends[1] - ends[0]) - wanted) > 1e-6 * wanted:
+        raise UnreadableError("its rescale slope and intercept are too large or small for pixels")
     return lambda numbers: numbers * slope + intercept, min(ends), max(ends)
 
 
@@ -179,7 +183,7 @@ def _voi(image: ImageHeader, frame: int, window: Window, low: float, high: float
 
 def _full(image: ImageHeader, low: float, high: float) -> Step:
     if image.pixels == "integer":
-        return lambda numbers: (numbers - low) / max(high - low, 1e-300)
+        return lambda numbers: (numbers - low) / (high - low)
 
     def within(numbers: Array) -> Array:
         if numbers.min() < 0 or numbers.max() > 1:
