@@ -860,8 +860,8 @@ def killed_while_saving(two, n_times, seed=0):
 
 
 @pytest.mark.slow
-def test_thirty_killed_saves(two):
-    killed_while_saving(two, 30)
+def test_a_dozen_killed_saves(two):
+    killed_while_saving(two, 12)
 
 
 CALLS = ["open", "replace", "fsync", "unlink", "listdir"]

@@ -431,7 +431,7 @@ def _guided(target: Target, args: argparse.Namespace) -> int:
 
     keep.mkdir(parents=True, exist_ok=True)
     options = [sys.argv[0], str(corpus), f"-artifact_prefix={keep}{os.sep}", "-max_len=65536",
-               f"-timeout={int(SECONDS)}", f"-rss_limit_mb={MEGABYTES + target.base_megabytes}",
+               f"-timeout={int(HANG_SECONDS)}", f"-rss_limit_mb={MEGABYTES + target.base_megabytes}",
                f"-seed={args.seed + 1}", "-print_final_stats=1"]  # fmt: skip
     options += [f"-max_total_time={args.seconds}"] if args.seconds else []
     options += [f"-runs={args.runs}"] if args.runs else []
