@@ -430,8 +430,9 @@ def _guided(target: Target, args: argparse.Namespace) -> int:
         return target.mutate({**seeds, "corpus": data}, rng)[1][:max_size]
 
     keep.mkdir(parents=True, exist_ok=True)
+    megabytes = MEGABYTES + target.base_megabytes
     options = [sys.argv[0], str(corpus), f"-artifact_prefix={keep}{os.sep}", "-max_len=65536",
-               f"-timeout={int(HANG_SECONDS)}", f"-rss_limit_mb={MEGABYTES + target.base_megabytes}",
+               f"-timeout={int(HANG_SECONDS)}", f"-rss_limit_mb={megabytes}",
                f"-seed={args.seed + 1}", "-print_final_stats=1"]  # fmt: skip
     options += [f"-max_total_time={args.seconds}"] if args.seconds else []
     options += [f"-runs={args.runs}"] if args.runs else []
