@@ -11,10 +11,8 @@ import contextlib
 import io
 import os
 import re
-import threading
-import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -23,6 +21,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
+
+from skcxr._quiet import quiet
 
 Array = np.ndarray[Any, Any]
 Box = tuple[float, float, float, float]
@@ -91,6 +91,11 @@ class Reader(io.BufferedReader):
         return data
 
 
+def quiet_pillow() -> contextlib.AbstractContextManager[None]:
+    """Keep Pillow's warnings about odd metadata from the user, and from becoming errors."""
+    return quiet(r"PIL\.")
+
+
 def decode_with_pillow(
     file: Reader, kind: str, size: tuple[int, int] | None, resize_mode: str
 ) -> tuple[Array, Box | None]:
@@ -100,7 +105,7 @@ def decode_with_pillow(
     less than one pixel of the reduced image, so the box ends within them.
     """
     _check_parts(file, kind)
-    with _quiet_pillow():
+    with quiet_pillow():
         array, turn, box = _decode(file, kind, size, resize_mode)
     return np.ascontiguousarray(turn(array)), box  # here, where Pillow's image is gone
 
@@ -298,38 +303,3 @@ def _orientation(image: Image.Image) -> int:
         return value if value in _TURNS else 1
     except Exception:  # damaged metadata do not make the pixels unreadable
         return 1
-
-
-_quiet_lock = threading.Lock()
-_quiet_readers = 0
-
-
-def _forget_readers() -> None:
-    global _quiet_lock, _quiet_readers
-    _quiet_lock, _quiet_readers = threading.Lock(), 0
-
-
-if hasattr(os, "register_at_fork"):  # the threads that read do not exist in the child
-    os.register_at_fork(after_in_child=_forget_readers)
-
-
-@contextlib.contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Keep Pillow's warnings about odd metadata from the user, and from becoming errors.
-
-    ``warnings.catch_warnings`` would put back the filters of one thread over those of another, so
-    one filter, for Pillow alone, is added while any thread decodes and is taken out by the last.
-    """
-    global _quiet_readers
-    with _quiet_lock:
-        _quiet_readers += 1
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # to the front, never twice
-        item = warnings.filters[0]
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_readers -= 1
-            if _quiet_readers == 0:
-                with contextlib.suppress(ValueError):
-                    cast("list[Any]", warnings.filters).remove(item)

@@ -145,7 +145,7 @@ def test_processes_of_python_get_the_same_to_the_bit(method, films):
 _FORKS = """
 import faulthandler, os, sys, threading, time, torch
 from skcxr import CXRClassifier, make_cxr_phantoms, read_image
-from skcxr import _pillow
+from skcxr import _quiet
 torch.set_num_threads(2)
 films = make_cxr_phantoms(24, n_classes=2, image_size=40, random_state=0)
 def fit(n_epochs=1):
@@ -154,7 +154,7 @@ def fit(n_epochs=1):
 model = fit()
 expected = model.predict_proba(films.data).tobytes()
 def child():
-    with _pillow._quiet_lock:  # as if another thread began to read
+    with _quiet._lock:  # as if another thread began to read
         pid = os.fork()
         if pid != 0:
             return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -18,7 +18,7 @@ from PIL import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from skcxr._optional import import_optional
-from skcxr._pillow import MAX_PIXELS, Reader, UnreadableError, _quiet_pillow
+from skcxr._pillow import MAX_PIXELS, Reader, UnreadableError, quiet_pillow
 
 Array = np.ndarray[Any, Any]
 
@@ -174,7 +174,7 @@ def _from_rle(stream: bytes, name: str, shape: tuple[int, int, int], bits: int) 
 def _from_jpeg(stream: bytes, found: Stream) -> tuple[Array, str | None]:
     """Decode 8-bit JPEG; colours stay what they are in the stream."""
     file = Reader(cast(Any, io.BytesIO(stream)))
-    with _quiet_pillow(), file, JpegImageFile(file) as image:
+    with quiet_pillow(), file, JpegImageFile(file) as image:
         if image.size != (found.columns, found.rows) or image.mode not in ("L", "RGB"):
             raise UnreadableError("its compressed pixels are not what they announce")
         photometric = None

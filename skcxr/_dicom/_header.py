@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import logging
-import threading
-import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,6 +15,7 @@ from PIL import Image
 from skcxr._dicom._frames import BIG_ENDIAN, DEFLATED, NATIVE, SYNTAXES
 from skcxr._optional import import_optional
 from skcxr._pillow import MAX_PIXELS, UnreadableError
+from skcxr._quiet import quiet
 
 __all__ = ["Header", "ImageHeader", "guarded", "integer", "looks_like_dicom", "value"]
 
@@ -40,7 +38,6 @@ _VRS = frozenset(
 )
 _DAMAGED = "it is a damaged DICOM file, or one of a variant that cannot be read"
 MISSING = 'it is a DICOM file; install what reads it with: pip install "skcxr[dicom]"'
-_LOGGERS = ("pydicom", "imagecodecs")
 
 
 @dataclass
@@ -115,7 +112,8 @@ def guarded(work: Callable[[], Any]) -> Any:
     if missing:
         raise UnreadableError(MISSING)
     reason = _DAMAGED
-    with _quiet():
+    # what pydicom and the decoders warn of and log quotes the header
+    with quiet(r"(pydicom|imagecodecs|skcxr\._dicom)\b", "pydicom", "imagecodecs"):
         try:
             return work()
         except UnreadableError as error:
@@ -127,54 +125,6 @@ def guarded(work: Callable[[], Any]) -> Any:
         except Exception:  # any builtin, with values of the header in its words
             pass
     raise UnreadableError(reason)  # here, so that no exception hangs on it
-
-
-_quiet_lock = threading.Lock()
-_quiet_threads: dict[int, int] = {}  # how many readings are going on in each
-_quiet_warnings: list[Any] = []
-
-
-def _not_here(record: logging.LogRecord) -> bool:
-    return record.thread not in _quiet_threads
-
-
-def _loggers() -> list[logging.Logger]:
-    names = [name for name in list(logging.root.manager.loggerDict) if name.startswith(_LOGGERS)]
-    return [logging.getLogger(name) for name in names]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what pydicom and the decoders warn of and log from the user: it quotes the header.
-
-    ``warnings.catch_warnings`` would put back the filters of one thread over those of another, so
-    one filter is added while any thread reads and is taken out by the last. Records are dropped
-    only in threads that read.
-    """
-    me = threading.get_ident()
-    with _quiet_lock:
-        if not _quiet_threads:
-            warnings.filterwarnings("ignore", module=r"(pydicom|imagecodecs|skcxr\._dicom)\b")
-            _quiet_warnings.append(warnings.filters[0])
-        _quiet_threads[me] = _quiet_threads.get(me, 0) + 1
-        names = [
-            name for name in list(logging.root.manager.loggerDict) if name.startswith(_LOGGERS)
-        ]
-        for name in names:
-            logging.getLogger(name).addFilter(_not_here)  # never twice
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_threads[me] -= 1
-            if not _quiet_threads[me]:
-                del _quiet_threads[me]
-            if not _quiet_threads:
-                for logger in _loggers():
-                    logger.removeFilter(_not_here)
-                item = _quiet_warnings.pop()
-                with contextlib.suppress(ValueError):
-                    cast("list[Any]", warnings.filters).remove(item)
 
 
 class Limited:

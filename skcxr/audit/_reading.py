@@ -16,7 +16,7 @@ from skcxr._dicom import describe_dicom
 from skcxr._exceptions import ImageReadError, InputError
 from skcxr._fingerprints import SIDE, thumbnail
 from skcxr._patients import as_paths
-from skcxr._pillow import _PILLOW_CLASSES, _quiet_pillow
+from skcxr._pillow import _PILLOW_CLASSES, quiet_pillow
 from skcxr.images import _opened, decode
 
 Array = np.ndarray[Any, Any]
@@ -123,7 +123,7 @@ def _header(file: Any, kind: str) -> dict[str, Any]:
     if kind == "DICOM":
         storage, mode = describe_dicom(file)
         return {"format": f"DICOM, {storage}", "mode": mode}
-    with _quiet_pillow(), _PILLOW_CLASSES[kind](file) as image:
+    with quiet_pillow(), _PILLOW_CLASSES[kind](file) as image:
         row: dict[str, Any] = {"format": kind, "mode": image.mode}
         tables = getattr(image, "quantization", None)
         if kind == "JPEG" and tables:
