@@ -143,7 +143,7 @@ class EmbeddingCache:
             return None
         if isinstance(item, str):
             identity = _identify(item, settled=True)
-            if identity is not None and is_dicom(item):
+            if identity is not None and _is_dicom(identity):
                 identity = (*identity, *_dicom(0))
         else:
             pixels = np.ascontiguousarray(item)
@@ -179,6 +179,12 @@ def _identify(path: str, settled: bool = False) -> tuple[Any, ...] | None:
     # the size and the time of the last change can be set at will, the other two cannot
     changes = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
     return os.path.abspath(path), *changes
+
+
+@functools.lru_cache(1 << 16)
+def _is_dicom(identity: tuple[Any, ...]) -> bool:
+    """Whether a file is DICOM; what has not changed is opened once, in searches asked for often."""
+    return is_dicom(identity[0])
 
 
 def _dicom(window: Window) -> tuple[Any, ...]:

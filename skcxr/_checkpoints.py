@@ -33,6 +33,7 @@ from skorch.callbacks import Callback
 from skcxr import __version__
 from skcxr._epochs import EpochBar
 from skcxr._exceptions import CheckpointError, InputError, SkcxrWarning
+from skcxr._files import sync_folder
 from skcxr._model_files import ContentError, decode, encode, require
 from skcxr._settings import Settings
 from skcxr.training import TrainingNet
@@ -170,7 +171,7 @@ class CheckpointFolder:
                     file.flush()
                     os.fsync(file.fileno())
                 os.replace(draft, os.path.join(self.path, name))
-                _sync(self.path)
+                sync_folder(self.path)
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(draft)
@@ -266,16 +267,6 @@ def _read(folder: str, name: str) -> Saved:
         raise
     except Exception as error:  # forged: its hash is right and its content is not
         raise ContentError("is no state of a fit") from error
-
-
-def _sync(folder: str) -> None:
-    """The new name itself survives a loss of power, where folders can be synced."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 # --------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from skcxr._exceptions import InputError
@@ -50,3 +51,13 @@ def check_target(path: str | os.PathLike[str]) -> str:
     if os.path.isdir(target) or not os.path.isdir(os.path.dirname(target)):
         raise InputError(f"{os.fspath(path)!r} is no file in a folder that exists")
     return target
+
+
+def sync_folder(folder: str) -> None:
+    """Have the names in a folder on disk, where the system can: a power cut then keeps them."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

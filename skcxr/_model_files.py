@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from skcxr._exceptions import InputError
+from skcxr._files import sync_folder
 from skcxr.augmentation import CXRAugmentation
 
 FORMAT_VERSION = 1  # raise it where an older skcxr could not read a folder
@@ -328,7 +329,7 @@ def _make_folder(files: Files, path: str) -> None:
         os.rename(new, path)
     finally:
         shutil.rmtree(new, ignore_errors=True)
-    _settle(os.path.dirname(path))
+    sync_folder(os.path.dirname(path))
 
 
 def _exchange(files: Files, path: str) -> None:
@@ -347,7 +348,7 @@ def _exchange(files: Files, path: str) -> None:
                 if not os.path.lexists(moves[name]):  # or the model that is there may need it
                     made.append(moves[name])
                 _replace(moves[name], content)
-        _settle(path)
+        sync_folder(path)
         _replace(os.path.join(path, CONFIG), files[CONFIG])
     except BaseException:
         with contextlib.suppress(OSError, ContentError):
@@ -355,7 +356,7 @@ def _exchange(files: Files, path: str) -> None:
                 for file in made:
                     os.unlink(file)
         raise
-    _settle(path)
+    sync_folder(path)
     with contextlib.suppress(OSError):  # the new model is there and whole
         for name, file in moves.items():
             os.replace(file, os.path.join(path, name))
@@ -379,16 +380,6 @@ def _write(file: str, content: bytes) -> None:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def _settle(folder: str) -> None:
-    """Have the names in a folder on disk, where the system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -216,7 +216,7 @@ class TrainingNet(skorch.NeuralNet):
             trained = self._trained()
             if not all(tensor.isfinite().all() for tensor in trained.values()):
                 raise TrainingError(f"weights became NaN or infinite {self._cause()}")
-            self._newest = len(self.history), {key: x.clone() for key, x in trained.items()}
+            self._newest = len(self.history), trained
 
     def _new_average(self) -> AveragedModel:
         """Begin the moving average of the weights with those of now."""
@@ -244,11 +244,11 @@ class TrainingNet(skorch.NeuralNet):
         return f"in epoch {len(self.history)}, after batch {batch}: {why}"
 
     def _trained(self) -> dict[str, Tensor]:
-        """The entries of the network's state that an epoch may change."""
+        """Copy the entries of the network's state that an epoch may change."""
         still = {name for name, p in self.module_.named_parameters() if not p.requires_grad}
         held = tuple(f"{name}." for name in self.still_)
         return {
-            key: tensor
+            key: tensor.clone()
             for key, tensor in self.module_.state_dict().items()
             if key not in still and not key.startswith(held) and tensor.is_floating_point()
         }
@@ -276,10 +276,7 @@ class TrainingNet(skorch.NeuralNet):
             self.initialize()
         self.notify("on_train_begin", X=X, y=y)
         before = len(self.history)
-        self._newest = None
-        if before:
-            self._newest = before, {key: x.clone() for key, x in self._trained().items()}
-        self._good = self._newest
+        self._good = self._newest = (before, self._trained()) if before else None
         try:
             self.fit_loop(X, y, epochs=self.max_epochs - self.epochs_before, **fit_params)
             if not self._answers(X):

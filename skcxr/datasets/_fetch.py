@@ -21,7 +21,10 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
+
+from sklearn.utils._param_validation import Interval
 
 from skcxr._exceptions import DownloadError
 from skcxr._optional import import_optional
@@ -32,6 +35,14 @@ LONGEST_PAUSE = 60.0  # seconds that a server may ask to wait before a new attem
 LONGEST_SILENCE = 600.0  # seconds without a sign of life of another process that fetches the same
 _POLL = 0.05
 _BLOCK = 1 << 20
+# what the parameters of every fetcher may be
+FETCHED: dict[str, Any] = {
+    "data_home": [str, os.PathLike, None],
+    "download_if_missing": ["boolean"],
+    "n_retries": [Interval(Integral, 0, None, closed="left")],
+    "delay": [Interval(Real, 0, None, closed="left")],
+}
+
 _TRY_AGAIN = (408, 425, 429)  # of the answers that blame the client
 
 

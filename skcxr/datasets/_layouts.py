@@ -13,7 +13,7 @@ from sklearn.utils import Bunch
 
 from skcxr._exceptions import DatasetError, InputError
 from skcxr.datasets._folder import folder_name
-from skcxr.datasets._table import _check_column, _read, load_cxr_table
+from skcxr.datasets._table import _check_column, _read, load_cxr_table, stripped
 
 Array = np.ndarray[Any, Any]
 
@@ -54,8 +54,7 @@ def read_table(path: str, *needed: str) -> Any:
 
 def text_of(column: Any) -> Array:
     """A column as stripped text."""
-    filled = column.astype(object).where(column.notna(), "").map(str)
-    return filled.str.strip().to_numpy(dtype=object)
+    return stripped(column).to_numpy(dtype=object)
 
 
 def first_there(candidates: Iterable[str]) -> str:

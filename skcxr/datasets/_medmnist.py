@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import warnings
 import zipfile
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from sklearn.utils import Bunch
-from sklearn.utils._param_validation import Interval, Options, StrOptions, validate_params
+from sklearn.utils._param_validation import Options, StrOptions, validate_params
 
 from skcxr._exceptions import DatasetError, PatientWarning
-from skcxr.datasets._fetch import Remote, fetch_file, get_data_home
+from skcxr.datasets._fetch import FETCHED, Remote, fetch_file, get_data_home
 from skcxr.datasets._folder import describe
 
 __all__ = ["fetch_chestmnist", "fetch_pneumoniamnist"]
@@ -69,10 +69,7 @@ _ABOUT = {
 _CONSTRAINTS: dict[str, Any] = {
     "size": [Options(Integral, set(SIZES))],
     "split": [StrOptions(set(SPLITS)), None],
-    "data_home": [str, os.PathLike, None],
-    "download_if_missing": ["boolean"],
-    "n_retries": [Interval(Integral, 0, None, closed="left")],
-    "delay": [Interval(Real, 0, None, closed="left")],
+    **FETCHED,
 }
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from numbers import Integral, Real
-from typing import Any
 
 import numpy as np
 from sklearn.utils import Bunch
-from sklearn.utils._param_validation import Interval, validate_params
+from sklearn.utils._param_validation import validate_params
 
 from skcxr._exceptions import DatasetError
-from skcxr.datasets._fetch import Remote, get_data_home
+from skcxr.datasets._fetch import FETCHED, Remote, get_data_home
 from skcxr.datasets._folder import Skipped, describe, load_cxr_folder
 from skcxr.datasets._layouts import load, one_of, read_table, text_of, wanted_views
 from skcxr.datasets._unpack import WHOLE, fetch_folder
@@ -69,15 +67,8 @@ _UNLABELLED = ("todo", "Unknown", "")
 _COVID19_COLUMNS = ("RT_PCR_positive", "survival", "intubated", "went_icu", "offset", "date",
                     "location", "doi", "url", "license")  # fmt: skip
 
-_FETCHED: dict[str, Any] = {
-    "data_home": [str, os.PathLike, None],
-    "download_if_missing": ["boolean"],
-    "n_retries": [Interval(Integral, 0, None, closed="left")],
-    "delay": [Interval(Real, 0, None, closed="left")],
-}
 
-
-@validate_params({"cause": ["boolean"], **_FETCHED}, prefer_skip_nested_validation=True)
+@validate_params({"cause": ["boolean"], **FETCHED}, prefer_skip_nested_validation=True)
 def fetch_kermany(
     *,
     cause: bool = False,
@@ -188,9 +179,7 @@ def fetch_kermany(
     return bunch
 
 
-@validate_params(
-    {"views": [str, list, tuple, None], **_FETCHED}, prefer_skip_nested_validation=True
-)
+@validate_params({"views": [str, list, tuple, None], **FETCHED}, prefer_skip_nested_validation=True)
 def fetch_covid19_image_data(
     *,
     views: str | Sequence[str] | None = None,

@@ -405,10 +405,14 @@ def _find(folder: str, cell: str) -> str:
     return file
 
 
+def stripped(column: Any) -> Any:
+    """A column as text without blanks around it, empty where nothing is."""
+    return column.astype(object).where(column.notna(), "").map(str).str.strip()
+
+
 def _text(given: Any, name: str, where: str) -> Array:
     column = given[name]
-    text = column.astype(object).where(column.notna(), "").map(str)
-    words = text.str.strip()  # patients of blank cells are not one patient
+    words = stripped(column)  # patients of blank cells are not one patient
     if len(words) and (longest := words.str.len().max()) > LONGEST_WORD:
         raise DatasetError(
             f"column {name!r} of {where} has a cell of {longest:,} characters; {LONGEST_WORD} are "
