@@ -76,7 +76,7 @@ class Decoder:
         self.folder = _folder(memory, "skcxr-images")
         self.interpolation = interpolation
         self.window = check_window(window)
-        self._writes = True
+        self._store = _Store()
 
     def held(self, path: str, size: Size, resize_mode: str = "stretch") -> Array | None:
         """The image from the folder, or None where it is not there.
@@ -107,8 +107,8 @@ class Decoder:
             identity = (*identity, *_dicom(self.window))
         # says what is wrong
         image = decode(path, wanted, resize_mode, self.interpolation, self.window)
-        if identity is not None and self._writes:
-            self._writes = _store(self._entry(identity, wanted, resize_mode), image)
+        if identity is not None:
+            self._store(self._entry(identity, wanted, resize_mode), image)
         return image
 
     def _entry(self, identity: tuple[Any, ...], wanted: Size, resize_mode: str) -> str:
@@ -135,7 +135,7 @@ class EmbeddingCache:
     def __init__(self, memory: Any = None, fingerprint: str = "") -> None:
         self.folder = _folder(memory, "skcxr-embeddings")
         self.fingerprint = fingerprint
-        self._writes = True
+        self._store = _Store()
 
     def entry(self, item: str | Array) -> str | None:
         """Name of the entry of a file or of an array of pixels; None where there is no name."""
@@ -158,8 +158,8 @@ class EmbeddingCache:
 
     def store(self, entry: str | None, embedding: Array) -> None:
         """Keep an embedding under a name."""
-        if entry is not None and self._writes:
-            self._writes = _store(entry, embedding)
+        if entry is not None:
+            self._store(entry, embedding)
 
 
 def _identify(path: str, settled: bool = False) -> tuple[Any, ...] | None:
@@ -284,10 +284,27 @@ def _load(entry: str, limit: int) -> Array | None:
     return array if array.size else None
 
 
-def _store(entry: str, array: Array) -> bool:
+class _Store:
+    """Stores arrays until the disk refuses, and says so once, whatever thread is the first."""
+
+    def __init__(self) -> None:
+        self._refused: dict[str, OSError] = {}
+
+    def __call__(self, entry: str, array: Array) -> None:
+        error = None if self._refused else _store(entry, array)
+        if error is None:
+            return
+        # setdefault is one step; a lock would not go into a pickle
+        hopeless = error.errno in _HOPELESS
+        if hopeless and self._refused.setdefault("by", error) is not error:
+            return
+        _warn(os.path.dirname(os.path.dirname(entry)), error)
+
+
+def _store(entry: str, array: Array) -> OSError | None:
     """Keep an array whole or not at all; other processes may do the same at the same time.
 
-    Returns whether it is worth while to store others.
+    Returns what kept it from being kept; None too where another process was first.
     """
     content = io.BytesIO()
     np.lib.format.write_array(content, np.ascontiguousarray(array), (1, 0), allow_pickle=False)
@@ -302,13 +319,11 @@ def _store(entry: str, array: Array) -> bool:
             os.makedirs(os.path.dirname(entry), exist_ok=True)
             _write(temporary, content.getvalue(), entry)
     except OSError as error:
-        if not os.path.isfile(entry):  # where it is, another process was first
-            _warn(folder, error)
-        return error.errno not in _HOPELESS
+        return None if os.path.isfile(entry) else error
     finally:
         with contextlib.suppress(OSError):  # replaced: gone
             os.unlink(temporary)
-    return True
+    return None
 
 
 def _write(temporary: str, content: bytes, entry: str) -> None:

@@ -8,6 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import joblib
@@ -144,7 +147,7 @@ def test_a_damaged_embedding_is_made_again(damage, files, tmp_path):
 def test_no_single_flipped_bit_is_taken(tmp_path):
     entry = tmp_path / "ab" / "cd.npy"
     entry.parent.mkdir()
-    assert skcxr._cache._store(str(entry), np.arange(6, dtype=np.uint16).reshape(2, 3))
+    assert skcxr._cache._store(str(entry), np.arange(6, dtype=np.uint16).reshape(2, 3)) is None
     whole = entry.read_bytes()
     assert skcxr._cache._load(str(entry), 12) is not None
     for at in range(len(whole)):
@@ -301,6 +304,22 @@ def test_a_disk_that_is_full_is_said_once_and_not_needed(files, tmp_path):
     said = "File too large); what is not in it is computed again each time"
     assert done.stdout.strip() == f"3 {said}"
     assert not entries(tmp_path)
+
+
+def test_threads_that_meet_a_full_disk_together_say_so_once(files, tmp_path, monkeypatch):
+    together = threading.Barrier(2)
+
+    def refuse(entry, array):
+        together.wait(30)
+        return OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(skcxr._cache, "_store", refuse)
+    cache = Decoder(tmp_path)
+    with warnings.catch_warnings(record=True) as seen, ThreadPoolExecutor(2) as pool:
+        warnings.simplefilter("always")
+        list(pool.map(lambda path: cache(path, 8), files[:2]))
+    assert [str(w.message).count("no space") for w in seen] == [1]
+    cache(files[2], 8)  # does not try again: nobody else would come to the barrier
 
 
 def test_a_folder_that_may_not_be_written_is_said_and_not_needed(files, tmp_path, monkeypatch):
