@@ -13,6 +13,7 @@ Every class is also the builtin that fits, so ``except OSError`` or
         ├── CheckpointError           (OSError)      a fit cannot keep or take up its state
         ├── DownloadError             (OSError)      a public data set cannot be fetched
         ├── TrainingError             (RuntimeError) a loss is no number any more
+        ├── PredictionError           (RuntimeError) parts of a long prediction failed
         └── MissingDependencyError    (ImportError)  an extra is not installed
 
     UserWarning
@@ -40,6 +41,7 @@ __all__ = [
     "MissingDependencyError",
     "ModelFileError",
     "PatientWarning",
+    "PredictionError",
     "SkcxrError",
     "SkcxrWarning",
     "TrainingError",
@@ -221,6 +223,17 @@ class TrainingError(SkcxrError, RuntimeError):
     ...     clf.fit(drawn.data, drawn.target)
     ... except TrainingError as error:
     ...     print("learning rate" in str(error))
+    True
+    """
+
+
+class PredictionError(SkcxrError, RuntimeError):
+    """Shards of a long prediction could not be predicted or written; the others are there.
+
+    Examples
+    --------
+    >>> from skcxr import PredictionError
+    >>> issubclass(PredictionError, RuntimeError)
     True
     """
 

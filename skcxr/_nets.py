@@ -9,6 +9,7 @@ import torch
 
 from skcxr._epochs import EpochBar
 from skcxr._exceptions import InputError, SkcxrError
+from skcxr._parallel import ParallelNet, check_parallel, current_share
 from skcxr._settings import Settings
 from skcxr._weights import title_of
 from skcxr.augmentation import MixBatch
@@ -104,7 +105,13 @@ def build_net(
                    "lr_mult": estimator.backbone_lr_mult}),
         ]  # fmt: skip
     callbacks = list(callbacks)
-    if estimator.verbose == 1:
+    share = current_share() if load else None
+    verbose = int(estimator.verbose)
+    if share is not None:
+        check_parallel(estimator)
+        options["iterator_train__share"] = share
+        verbose = 0 if share[0] else verbose
+    if verbose == 1:
         callbacks.append(("bar", EpochBar(settings.max_epochs)))
     mix = None
     if estimator.mixup or estimator.cutmix:
@@ -113,7 +120,7 @@ def build_net(
                 estimator.mixup, estimator.cutmix, None if settings.multi_label else num_classes
             )
     try:
-        net = TrainingNet(
+        net = (TrainingNet if share is None else ParallelNet)(
             build_network if load else draw_network,
             module__backbone=settings.backbone,
             module__num_classes=num_classes,
@@ -145,7 +152,7 @@ def build_net(
             amp=estimator.amp,
             callbacks=[*(extra.pop("callbacks", None) or []), *callbacks],
             device=settings.device,
-            verbose=max(0, int(estimator.verbose) - 1),
+            verbose=max(0, verbose - 1),
             **{**options, **extra},
         )
         net.initialize()

@@ -358,11 +358,19 @@ def count_batches(n_images: int, batch_size: int) -> int:
 class _Batches(Sampler[list[int]]):
     """Indices in batches; a last batch of one joins the one before it.
 
-    Batch normalisation cannot train on a single image.
+    Batch normalisation cannot train on a single image. `share` is (rank, number of processes): of
+    each batch such a process gets its part, and all of one that is too small to be parted.
     """
 
-    def __init__(self, n: int, batch_size: int, generator: torch.Generator | None) -> None:
+    def __init__(
+        self,
+        n: int,
+        batch_size: int,
+        generator: torch.Generator | None,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
         self.n, self.batch_size, self.generator = n, batch_size, generator
+        self.share = share
 
     def __len__(self) -> int:
         return count_batches(self.n, self.batch_size)
@@ -376,9 +384,10 @@ class _Batches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         order = self.skip().tolist()
         last = len(self) - 1
-        for k in range(last):
-            yield order[k * self.batch_size : (k + 1) * self.batch_size]
-        yield order[last * self.batch_size :]
+        rank, n_processes = self.share
+        for k in range(last + 1):
+            batch = order[k * self.batch_size : (k + 1) * self.batch_size if k < last else None]
+            yield batch[rank::n_processes] if len(batch) >= 2 * n_processes else batch
 
 
 def _as_is(batch: Any) -> Any:
@@ -398,6 +407,8 @@ class BatchLoader(DataLoader[Any]):
         Seed of the order, new in every epoch; None keeps the order of the dataset.
     num_workers : int, default=0
         Processes that read images; 0 reads in this one. The batches are the same.
+    share : (int, int), default=(0, 1)
+        This process's number and the number of processes that share each batch.
     **kwargs : dict
         Further arguments of torch's DataLoader.
 
@@ -416,6 +427,7 @@ class BatchLoader(DataLoader[Any]):
         batch_size: int,
         shuffle_seed: int | None = None,
         num_workers: int = 0,
+        share: tuple[int, int] = (0, 1),
         **kwargs: Any,
     ) -> None:
         order = None if shuffle_seed is None else torch.Generator().manual_seed(shuffle_seed)
@@ -424,7 +436,7 @@ class BatchLoader(DataLoader[Any]):
             dataset.ram_left //= num_workers  # each process holds what it has read
         super().__init__(
             dataset,
-            batch_sampler=_Batches(len(dataset), batch_size, order),
+            batch_sampler=_Batches(len(dataset), batch_size, order, share),
             collate_fn=_as_is,
             num_workers=num_workers,
             generator=torch.Generator(),  # torch's own would move with the number of workers

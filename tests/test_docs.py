@@ -28,7 +28,7 @@ LEFT_OUT = set(CONFIG["tool"]["numpydoc_validation"]["checks"]) - {"all"}
 MODULES = (
     "datasets", "images", "preprocessing", "augmentation", "networks", "classifier", "features",
     "recipes", "inspection", "metrics", "model_selection", "audit", "outliers", "report",
-    "persistence", "batches", "training",
+    "persistence", "distributed", "batches", "training",
 )  # fmt: skip
 THINGS = {f"skcxr.{name}": getattr(skcxr, name) for name in skcxr.__all__ if name != "__version__"}
 PUBLIC = {thing: name for name, thing in THINGS.items()}

@@ -17,9 +17,9 @@ ORDER = [
     "_quiet", "_pillow", "_dicom", "images", "_cache", "_patients", "_pictures", "_fingerprints",
     "datasets", "_threads", "batches", "_embeddings", "preprocessing", "augmentation",
     "_model_files", "_archives", "_weights", "_own_networks", "_foreign_networks", "networks",
-    "_epochs", "training", "_inputs", "_settings", "_checkpoints", "_nets", "_targets",
-    "classifier", "features", "metrics", "model_selection", "recipes", "inspection", "audit",
-    "outliers", "report", "_model_entries", "persistence", "export", "_demo", "_commands", "cli",
+    "_epochs", "training", "_inputs", "_settings", "_checkpoints", "_parallel", "_nets",
+    "_targets", "classifier", "features", "metrics", "model_selection", "recipes", "inspection", "audit",
+    "outliers", "report", "_model_entries", "persistence", "distributed", "export", "_demo", "_commands", "cli",
 ]  # fmt: skip
 HEAVY = {
     "matplotlib",
@@ -31,6 +31,7 @@ HEAVY = {
     "imagehash",
     "jinja2",
     "dask",
+    "distributed",
     "accelerate",
     "onnx",
     "onnxruntime",

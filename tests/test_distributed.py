@@ -1,0 +1,269 @@
+"""Prediction in shards: the same numbers, whole tables, and what is missing is what is done."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from skcxr import (
+    CXRClassifier,
+    CXRFeatures,
+    InputError,
+    ModelFileError,
+    PredictionError,
+    distributed,
+    save_model,
+)
+from skcxr.distributed import PredictedFiles, predict
+
+
+@pytest.fixture(autouse=True)
+def _unmoved():
+    """Dask's own threads draw from python's global generator."""
+
+
+@pytest.fixture(scope="module")
+def clf(files, images):
+    return CXRClassifier("smallnet", image_size=20, max_epochs=2, random_state=0).fit(
+        files, images[1]
+    )
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    dask = pytest.importorskip("dask.distributed")
+    with (
+        dask.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=":0", memory_limit=None
+        ) as cluster,
+        dask.Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(params=["here", "cluster"])
+def client(request):
+    return request.getfixturevalue("cluster") if request.param == "cluster" else None
+
+
+@pytest.fixture(params=["csv", "parquet"])
+def kind(request):
+    if request.param == "parquet":
+        pytest.importorskip("pyarrow")
+    return request.param
+
+
+def in_shards(clf, paths, size):
+    return np.concatenate([
+        clf.predict_proba(paths[start : start + size]) for start in range(0, len(paths), size)
+    ])  # fmt: skip
+
+
+def tables(folder):
+    return {path.name: (path.stat().st_ino, path.read_bytes()) for path in folder.glob("part-*")}
+
+
+def test_the_numbers_are_those_of_predict_proba(clf, files, client, kind, tmp_path):
+    done = predict(clf, files, tmp_path / "out", shard_size=5, table_format=kind, client=client)
+    assert isinstance(done, PredictedFiles)
+    assert (len(done.tables), done.n_files, done.failures) == (5, 24, [])
+    frame = done.to_frame()
+    assert list(frame["path"]) == files
+    assert list(frame.columns[1:3]) == ["probability of h", "probability of v"]
+    proba = frame.iloc[:, 1:3].to_numpy()
+    assert np.array_equal(proba, in_shards(clf, files, 5))
+    assert np.allclose(proba, clf.predict_proba(files), atol=1e-6)
+    assert (frame["error"] == "").all()
+
+
+def test_a_folder_of_parquet_is_one_table_for_others(clf, files, tmp_path):
+    pytest.importorskip("pyarrow")
+    done = predict(clf, files, tmp_path / "out", shard_size=10)
+    assert pd.read_parquet(tmp_path / "out").equals(done.to_frame())
+
+
+def test_files_that_cannot_be_read_are_listed(clf, files, client, kind, tmp_path):
+    torn, gone = str(tmp_path / "torn.png"), str(tmp_path / "gone.png")
+    Path(torn).write_bytes(Path(files[0]).read_bytes()[:60])
+    paths = [*files[:6], torn, *files[6:9], gone]
+    out = tmp_path / "out"
+    done = predict(clf, paths, out, shard_size=4, table_format=kind, client=client)
+    assert [(position, path) for position, path, _ in done.failures] == [(6, torn), (10, gone)]
+    assert all(reason for _, _, reason in done.failures)
+    frame = done.to_frame()
+    assert list(np.flatnonzero(frame["error"])) == [6, 10]
+    proba = frame.iloc[:, 1:3].to_numpy()
+    assert list(np.flatnonzero(np.isnan(proba).any(axis=1))) == [6, 10]
+    whole = [k for k in range(11) if k not in (6, 10)]
+    assert np.allclose(proba[whole], clf.predict_proba([paths[k] for k in whole]), atol=1e-6)
+    listed = pd.read_csv(out / "_failures.csv")
+    assert list(listed["path"]) == [torn, gone]
+    assert predict(clf, paths, out, shard_size=4) == done  # and again, from what is there
+
+
+def test_what_is_there_is_not_predicted_again(clf, files, client, tmp_path):
+    out = tmp_path / "out"
+    first = predict(clf, files, out, shard_size=5, client=client)
+    before = tables(out)
+    os.unlink(first.tables[1])
+    Path(first.tables[3]).write_bytes(b"torn")
+    (out / f".{Path(first.tables[1]).name}.0123.draft").write_bytes(b"what a killed one has left")
+    assert predict(clf, files, out, shard_size=5, client=client) == first
+    after = tables(out)
+    assert {name: content for name, (_, content) in before.items()} == {
+        name: content for name, (_, content) in after.items()
+    }
+    same = [after[Path(name).name][0] == before[Path(name).name][0] for name in first.tables]
+    assert (same[0], same[2], same[4]) == (True, True, True)
+    assert not list(out.glob(".*"))
+
+
+def test_a_saved_model_and_one_in_memory_are_the_same(clf, files, tmp_path):
+    save_model(clf, tmp_path / "model")
+    first = predict(tmp_path / "model", files, tmp_path / "out")
+    before = tables(tmp_path / "out")
+    assert predict(clf, files, tmp_path / "out") == first
+    assert tables(tmp_path / "out") == before
+
+
+def test_tables_of_something_else_are_refused(clf, files, images, tmp_path):
+    out = tmp_path / "out"
+    predict(clf, files, out, shard_size=10)
+    before = tables(out)
+    for paths, size in ((files[::-1], 10), (files[:20], 10), (files, 12)):
+        with pytest.raises(InputError, match="not of these paths"):
+            predict(clf, paths, out, shard_size=size)
+    other = CXRClassifier("smallnet", image_size=20, max_epochs=2, random_state=1)
+    with pytest.raises(InputError, match="another model"):
+        predict(other.fit(files, images[1]), files, out, shard_size=10)
+    assert tables(out) == before
+
+
+def test_what_cannot_be_used_is_told(clf, files, images, tmp_path):
+    with pytest.raises(InputError, match="empty"):
+        predict(clf, [], tmp_path / "out")
+    with pytest.raises(InputError, match="holds no paths"):
+        predict(clf, images[0], tmp_path / "out")
+    with pytest.raises(InputError, match="is a file"):
+        predict(clf, files, files[0])
+    with pytest.raises(ModelFileError):
+        predict(tmp_path / "nothing", files, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_shards_that_fail_do_not_stop_the_others(clf, files, tmp_path, monkeypatch):
+    put = distributed._put
+
+    def full(content, file):
+        if "part-000001" in file:
+            raise OSError(28, "No space left on device")
+        put(content, file)
+
+    monkeypatch.setattr(distributed, "_put", full)
+    with pytest.raises(PredictionError, match=r"1 of 5 shards .* 5 to 9\): OSError") as caught:
+        predict(clf, files, tmp_path / "out", shard_size=5)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert len(tables(tmp_path / "out")) == 4
+    monkeypatch.setattr(distributed, "_put", put)
+    assert len(predict(clf, files, tmp_path / "out", shard_size=5).tables) == 5
+
+
+def test_a_fault_of_all_shards_ends_the_run(clf, files, tmp_path, monkeypatch):
+    tries = []
+
+    def full(content, file):
+        tries.append(file)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(distributed, "_put", full)
+    with pytest.raises(PredictionError, match="10 of 24 shards"):
+        predict(clf, files, tmp_path / "out", shard_size=1)
+    assert len(tries) == 10
+
+
+def test_pipelines_that_need_every_image_get_those_that_are(files, images, tmp_path):
+    pytest.importorskip("skops")
+    features = CXRFeatures("smallnet", weights=None, image_size=20, random_state=0)
+    model = make_pipeline(features, LogisticRegression()).fit(files, images[1])
+    gone = str(tmp_path / "gone.png")
+    paths = [*files[:3], gone, gone]
+    done = predict(model, paths, tmp_path / "out", shard_size=4)
+    assert [failure.position for failure in done.failures] == [3, 4]
+    proba = done.to_frame().iloc[:, 1:3].to_numpy()
+    assert np.allclose(proba[:3], model.predict_proba(files[:3]), atol=1e-6)
+    assert np.isnan(proba[3:]).all()
+    before = tables(tmp_path / "out")
+    assert predict(model, paths, tmp_path / "out", shard_size=4) == done
+    assert tables(tmp_path / "out") == before
+
+
+def test_names_that_are_no_text_are_kept(clf, files, kind, tmp_path):
+    path = os.fsencode(tmp_path) + b"/\xff.png"
+    try:
+        Path(os.fsdecode(path)).write_bytes(Path(files[0]).read_bytes())
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes text only")
+    done = predict(clf, [os.fsdecode(path)], tmp_path / "out", table_format=kind)
+    assert done.failures == []
+    assert done.to_frame()["path"][0].endswith("udcff.png")
+
+
+CHILD = """
+import sys, time, warnings
+from skcxr import distributed
+put = distributed._put
+def slow(content, file):
+    put(content, file)
+    time.sleep(0.5)
+distributed._put = slow
+distributed.predict(sys.argv[1], sys.argv[3:], sys.argv[2], shard_size=2)
+"""
+
+
+def test_a_run_that_is_killed_goes_on(clf, files, tmp_path):
+    save_model(clf, tmp_path / "model")
+    out = tmp_path / "out"
+    child = subprocess.Popen([sys.executable, "-c", CHILD, tmp_path / "model", out, *files])
+    until = time.monotonic() + 60
+    while len(tables(out)) < 3 and child.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGKILL)
+    child.wait(10)
+    before = tables(out)
+    assert 3 <= len(before) < 12
+    done = predict(clf, files, out, shard_size=2)
+    assert before.items() <= tables(out).items()
+    assert np.array_equal(done.to_frame().iloc[:, 1:3].to_numpy(), in_shards(clf, files, 2))
+
+
+def test_workers_may_die(clf, files, cluster, tmp_path):
+    """Both workers are killed at once in the middle; the shards are predicted by the next ones."""
+    out = tmp_path / "out"
+    pids = cluster.run(os.getpid)
+
+    def watch():
+        until = time.monotonic() + 60
+        while not tables(out) and time.monotonic() < until:
+            time.sleep(0.01)
+        for pid in pids.values():
+            os.kill(pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    done = predict(clf, files, out, shard_size=1, client=cluster)
+    thread.join()
+    assert len(done.tables) == 24
+    assert np.array_equal(done.to_frame().iloc[:, 1:3].to_numpy(), in_shards(clf, files, 1))
+    cluster.wait_for_workers(2, timeout=60)
+    assert not set(pids.values()) & set(cluster.run(os.getpid).values())
