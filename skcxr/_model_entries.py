@@ -60,8 +60,9 @@ def describe(model: Any, name: str) -> tuple[dict[str, Any], Files]:
     if type(model) is not _KINDS.get(kind, (None,))[0]:
         raise InputError(f"{kind} is a subclass, which load_model does not know")
     model._validate_params()
-    params = _without_folders(model.get_params(deep=False))
-    params.pop("checkpoint", None)  # None, and unknown to a skcxr that reads this format too
+    params = _anywhere(model.get_params(deep=False))
+    for key in ("checkpoint", "compile"):  # nothing, and unknown to a skcxr that reads this format
+        params.pop(key, None)
     entry: dict[str, Any] = {"kind": kind}
     entry["parameters"] = {key: encode(value, key) for key, value in params.items()}
     if "_metadata_request" in vars(model):  # by set_fit_request and its like
@@ -109,9 +110,10 @@ def describe(model: Any, name: str) -> tuple[dict[str, Any], Files]:
     return entry, {name: content}
 
 
-def _without_folders(params: dict[str, Any]) -> dict[str, Any]:
+def _anywhere(params: dict[str, Any]) -> dict[str, Any]:
     """Parameters without what is of one computer only."""
-    own: dict[str, Any] = {key: None for key in ("memory", "checkpoint") if key in params}
+    nothing = {"memory": None, "checkpoint": None, "compile": False}
+    own: dict[str, Any] = {key: value for key, value in nothing.items() if key in params}
     weights = params.get("weights")
     if isinstance(weights, str | os.PathLike) and looks_like_file(weights):
         own["weights"] = os.path.basename(weights) or None
@@ -127,7 +129,7 @@ def rebuild(folder: str, entry: dict[str, Any], name: str) -> Any:
     unknown = sorted(params.keys() - model.get_params(deep=False).keys())
     require(not unknown, f"its parameters {unknown} are unknown")
     model.set_params(**params)  # says what cannot be
-    model.set_params(**_without_folders(model.get_params(deep=False)))
+    model.set_params(**_anywhere(model.get_params(deep=False)))
     model._validate_params()
     with sklearn.config_context(enable_metadata_routing=True):
         requested = part(entry, "requests", dict) if "requests" in entry else {}

@@ -27,6 +27,7 @@ _OPTIMIZERS = {
     "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
 }
 OPTIMIZERS = frozenset(_OPTIMIZERS)
+_PINNED = ("iterator_train__pin_memory", "iterator_valid__pin_memory")  # copied without waiting
 
 # skorch's arguments that CXRClassifier sets by itself, and how to set them here
 _OWN_ARGUMENTS = {
@@ -61,6 +62,8 @@ _OWN_ARGUMENTS = {
     "unfreeze_at": "unfreeze_at=",
     "ema": "ema=",
     "amp": "amp=",
+    "compile": "compile=",
+    "compiled": "compile=",
 }
 
 
@@ -143,6 +146,7 @@ def build_net(
             iterator_valid=BatchLoader,
             iterator_valid__batch_size=settings.predict_batch_size,
             iterator_valid__num_workers=estimator.num_workers,
+            **dict.fromkeys(_PINNED if settings.device.startswith("cuda") else (), True),
             train_split=split,
             augment=settings.augmenter(),
             mix=mix,
@@ -150,6 +154,7 @@ def build_net(
             unfreeze_at=estimator.unfreeze_at,
             ema=ema,
             amp=estimator.amp,
+            compiled=estimator.compile,
             callbacks=[*(extra.pop("callbacks", None) or []), *callbacks],
             device=settings.device,
             verbose=max(0, verbose - 1),

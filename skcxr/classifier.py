@@ -132,6 +132,11 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     amp : bool, default=False
         Compute in bfloat16 where torch's autocast does. Faster on some machines, and not the same
         numbers: of a trained model some labels change.
+    compile : bool, default=False
+        Let torch.compile translate the network for this machine: some seconds to minutes at the
+        first batch of each process, then faster batches, equal to the rounding of float32. It needs
+        a C++ compiler, or a GPU. It may be set after `fit`, and is not kept by
+        :func:`skcxr.save_model`.
     augmentation : {"auto", "cxr"}, callable or None, default="auto"
         Changes of training images: "cxr" is :class:`skcxr.augmentation.CXRAugmentation`, a
         callable (such as a torchvision v2 transform) gets one float image ``(1, H, W)`` at a
@@ -274,6 +279,7 @@ augmentation_, device_, dtype_
         "cutmix": [Interval(Real, 0, None, closed="left")],
         "ema": [None, Interval(Real, 0, 1, closed="neither")],
         "amp": ["boolean"],
+        "compile": ["boolean"],
         "augmentation": [None, StrOptions({"auto", "cxr"}), callable],
         "tta": [Interval(Integral, 0, None, closed="left")],
         "class_weight": [None, StrOptions({"balanced"}), dict, list],
@@ -323,6 +329,7 @@ augmentation_, device_, dtype_
         cutmix: float = 0.0,
         ema: float | None = None,
         amp: bool = False,
+        compile: bool = False,
         augmentation: str | Callable[[torch.Tensor], torch.Tensor] | None = "auto",
         tta: int = 0,
         class_weight: dict[Any, float] | list[dict[int, float]] | str | None = None,
@@ -361,6 +368,7 @@ augmentation_, device_, dtype_
         self.cutmix = cutmix
         self.ema = ema
         self.amp = amp
+        self.compile = compile
         self.augmentation = augmentation
         self.tta = tta
         self.class_weight = class_weight
@@ -739,6 +747,7 @@ augmentation_, device_, dtype_
         dataset: Any = self._settings.dataset(images, decode=decode, on_error=self.on_error)
         batches: list[torch.Tensor] = []
         failures: list[Unreadable] = []
+        self.net_.compiled = self.compile
         with one_at_a_time():
             if self.memory is not None and not self.tta and self._embeds_once(self._settings):
                 stored, failures = self._embedder(self.net_, self._settings)(

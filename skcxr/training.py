@@ -110,6 +110,8 @@ class TrainingNet(skorch.NeuralNet):
         Decay of the exponential moving average of the weights that is validated and kept.
     amp : bool, default=False
         Compute in bfloat16 where torch's autocast does.
+    compiled : bool, default=False
+        Compute with what torch.compile makes of the network.
     **kwargs : dict
         As for :class:`skorch.NeuralNet`.
 
@@ -131,6 +133,7 @@ class TrainingNet(skorch.NeuralNet):
         unfreeze_at: int | None = None,
         ema: float | None = None,
         amp: bool = False,
+        compiled: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -140,6 +143,8 @@ class TrainingNet(skorch.NeuralNet):
         self.unfreeze_at = unfreeze_at
         self.ema = ema
         self.amp = amp
+        self.compiled = compiled
+        self._compiled: Callable[..., Tensor] | None = None
         self._average: list[AveragedModel] = []  # in a list, or skorch takes it for its module
         self._raw: dict[str, Any] | None = None
         # (epochs, weights): the newest, and the newest that have given a loss since
@@ -166,7 +171,7 @@ class TrainingNet(skorch.NeuralNet):
             self.module_.get_submodule(name).eval()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), **self._nothing_to_train()}
+        return {**super().__getstate__(), **self._nothing_to_train(), "_compiled": None}
 
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
         """Make the loader of batches; of a fit that goes on, with the order it would have had."""
@@ -179,7 +184,7 @@ class TrainingNet(skorch.NeuralNet):
         """Augment and mix a batch, then let skorch take its step."""
         images, labels = batch
         if self.augment is not None:
-            images = self.augment(images.to(self.device))
+            images = self.augment(images.to(self.device, non_blocking=True))
         if self.mix is not None:
             images, labels = self.mix(images, labels)
         step = super().train_step((images, labels), **fit_params)
@@ -190,10 +195,29 @@ class TrainingNet(skorch.NeuralNet):
     def infer(self, x: Any, **fit_params: Any) -> Any:
         """Compute the logits of a batch, in the type of the weights."""
         if not self.amp:
-            return super().infer(x, **fit_params)
+            return self._infer(x, **fit_params)
         kind = torch.device(self.device).type
         with torch.autocast(kind, dtype=torch.bfloat16):
-            return super().infer(x, **fit_params).float()
+            return self._infer(x, **fit_params).float()
+
+    def _infer(self, x: Any, **fit_params: Any) -> Any:
+        if isinstance(x, Tensor):
+            x = x.to(self.device, non_blocking=True)
+        if not self.compiled:
+            return super().infer(x, **fit_params)
+        if self._compiled is None:
+            network = self.module_
+            # not the module's own compile(), after which hooks of its layers would be ignored
+            self._compiled = torch.compile(lambda x, **params: network(x, **params))
+        try:
+            return self._compiled(x, **fit_params)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            said = " ".join(str(error).partition("\n\n")[0].split())[:300]
+            raise InputError(
+                f"compile=True: torch.compile fails with {title_of(self.module_)} ({said}); it "
+                "needs a C++ compiler, such as g++ or clang, for CPUs, and Triton for GPUs; set "
+                "compile=False"
+            ) from error
 
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
@@ -310,7 +334,7 @@ class TrainingNet(skorch.NeuralNet):
         """
         net = copy.copy(self)  # skorch's copies what lies on the device
         net.history = skorch.history.History({**epoch, "batches": []} for epoch in self.history)
-        net.train_split = None
+        net.train_split = net._compiled = None
         net.forget_training()
         return net
 

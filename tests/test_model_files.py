@@ -348,6 +348,7 @@ CONFIGS = {
     "surrogates": ({"parameters.backbone": "\ud800"}, None),
     "devices": ({"parameters.weights": "/dev/zero"}, None),
     "checkpoints": ({"parameters.checkpoint": "/tmp/elsewhere"}, None),
+    "compiled": ({"parameters.compile": True}, None),
 }  # fmt: skip
 
 
@@ -356,8 +357,6 @@ def test_configurations_that_ask_for_too_much(name, saved):
     changes, reason = CONFIGS[name]
     if "timm" in str(changes):
         pytest.importorskip("timm")
-    if name == "checkpoints" and not hasattr(CXRClassifier(), "checkpoint"):
-        pytest.skip("there is no such parameter")
     config = json.loads((saved / "config.json").read_text())
     for keys, value in changes.items():
         *parents, key = keys.split(".")
@@ -369,7 +368,8 @@ def test_configurations_that_ask_for_too_much(name, saved):
     if reason is None:
         params = load_model(saved).get_params()
         assert params["weights"] in (None, "zero")
-        assert params.get("checkpoint") is None
+        assert params["checkpoint"] is None
+        assert params["compile"] is False
     else:
         with pytest.raises(ModelFileError, match=reason):
             load_model(saved)
