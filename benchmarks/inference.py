@@ -157,11 +157,7 @@ def fastai_of(clf: CXRClassifier, images: np.ndarray) -> Callable[[], Any]:
         DataLoaders(loader, loader, device=device), Gray(timm_of(clf)), nn.CrossEntropyLoss()
     )
 
-    def predict() -> Any:
-        with learner.no_bar():
-            return learner.get_preds(dl=loader, act=lambda logits: logits.softmax(1))[0]
-
-    return predict
+    return lambda: learner.get_preds(dl=loader, act=lambda logits: logits.softmax(1))[0]
 
 
 def onnx_of(clf: CXRClassifier, images: np.ndarray) -> Callable[[], Any]:
