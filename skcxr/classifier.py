@@ -329,7 +329,7 @@ augmentation_, device_, dtype_
         cutmix: float = 0.0,
         ema: float | None = None,
         amp: bool = False,
-        compile: bool = False,
+        compile: bool = False,  # noqa: A002  (torch's and skorch's name)
         augmentation: str | Callable[[torch.Tensor], torch.Tensor] | None = "auto",
         tta: int = 0,
         class_weight: dict[Any, float] | list[dict[int, float]] | str | None = None,
@@ -745,7 +745,10 @@ augmentation_, device_, dtype_
         images = read_images(self, X, reset=False)
         decode = Decoder(self.memory, self._settings.interpolation)
         dataset: Any = self._settings.dataset(images, decode=decode, on_error=self.on_error)
-        batches: list[torch.Tensor] = []
+        # one array: small tensors that live on keep the memory of batches from being used again
+        n_outputs = len(self.findings_ if self._settings.multi_label else self.classes_)
+        logits = np.empty((len(images.items), n_outputs))
+        n_done = 0
         failures: list[Unreadable] = []
         self.net_.compiled = self.compile
         with one_at_a_time():
@@ -755,9 +758,10 @@ augmentation_, device_, dtype_
                 )
                 dataset = EmbeddingDataset(torch.from_numpy(stored), dataset)
             for batch in self.net_.get_iterator(dataset, training=False):
-                batches.append(self._logits_of_batch(batch))
+                found = self._logits_of_batch(batch).numpy()
+                logits[n_done : n_done + len(found)] = found
+                n_done += len(found)
                 failures += batch[1][2] if len(batch[1]) > 2 else []
-        logits = torch.cat(batches).numpy().astype(np.float64)
         if failures:
             logits[[failure.position for failure in failures]] = np.nan
             if images.kind == "paths":  # what is NaN in an array has been told before
