@@ -121,9 +121,7 @@ def test_truly_compiled(images, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     plain = CXRClassifier(Linear, max_epochs=3, lr=0.01, random_state=0).fit(X, y)
     compiled = CXRClassifier(Linear, max_epochs=3, lr=0.01, compile=True, random_state=0).fit(X, y)
-    np.testing.assert_allclose(
-        compiled.predict_proba(X), plain.predict_proba(X), atol=1e-5, rtol=0
-    )
+    np.testing.assert_allclose(compiled.predict_proba(X), plain.predict_proba(X), atol=1e-5, rtol=0)
     network = CXRClassifier("cxrnet", max_epochs=1, random_state=0).fit(X, y)
     expected = network.predict_proba(X)
     network.set_params(compile=True)
