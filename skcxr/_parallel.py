@@ -55,7 +55,7 @@ def data_parallel(timeout: float = 600.0) -> Iterator[int]:
     what each process does on its part: augmentation and dropout draw other numbers, `mixup` and
     `cutmix` mix within the part, and "cxrnet" and timm's networks normalise over the part.
 
-    `random_state` has to be an int, and `checkpoint` is not for these fits. With
+    `random_state` has to be an int; `checkpoint` and `compile` are not for these fits. With
     ``freeze="backbone"`` every process embeds every image, and nothing is gained.
 
     Examples
@@ -109,6 +109,8 @@ def check_parallel(estimator: Any) -> None:
             f"checkpoint={estimator.checkpoint!r} is the state of a fit of one process; "
             "in data_parallel set it to None"
         )
+    if estimator.compile:
+        raise InputError("compile=True is not for data_parallel; set it to False")
 
 
 class _Sum(torch.autograd.Function):
@@ -128,7 +130,7 @@ class _Sum(torch.autograd.Function):
 def _normalise(norm: Any, pixels: Tensor) -> Tensor:
     """Batch normalisation over the parts of all processes; torch has it for GPUs only."""
     if not norm.training:
-        return type(norm).forward(norm, pixels)  # type: ignore[no-any-return]
+        return type(norm).forward(norm, pixels)
     places = [0, *range(2, pixels.ndim)]
     count = torch.tensor([pixels.numel() / pixels.shape[1]], device=pixels.device).to(pixels.dtype)
     sums = _Sum.apply(torch.cat([pixels.sum(places), count]))

@@ -75,8 +75,9 @@ class CXRFeatures(
         As in :class:`skcxr.CXRClassifier`.
     channel_axis : {"auto", 1, 3, -1}, default="auto"
         As in :class:`skcxr.CXRClassifier`.
-    batch_size : int, default=8
-        Images that go through the network at a time; on a CPU few are as fast as many.
+    batch_size : "auto" or int, default="auto"
+        Images that go through the network at a time. "auto" takes 3 of 224 pixels, or as many as
+        take their memory, which is the fastest on a processor, and many more on a GPU.
     num_workers : int, default=0
         Processes that decode images; 0 decodes in threads of this one. The result is the same.
     memory : str, os.PathLike, joblib.Memory or None, default=None
@@ -158,7 +159,7 @@ class CXRFeatures(
         "interpolation": [StrOptions({"auto", *INTERPOLATIONS})],
         "row_shape": [None, tuple, list],
         "channel_axis": [StrOptions({"auto"}), Options(Integral, {1, 3, -1})],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "num_workers": [Interval(Integral, 0, None, closed="left")],
         "memory": [None, str, os.PathLike, HasMethods("cache")],
         "on_error": [StrOptions({"raise", "nan"})],
@@ -178,7 +179,7 @@ class CXRFeatures(
         interpolation: str = "auto",
         row_shape: tuple[int, int] | None = None,
         channel_axis: str | int = "auto",
-        batch_size: int = 8,
+        batch_size: str | int = "auto",
         num_workers: int = 0,
         memory: Any = None,
         on_error: str = "raise",
@@ -294,14 +295,15 @@ class CXRFeatures(
             settings.image_size,
             Decoder(interpolation=settings.interpolation),
             EmbeddingCache(memory, mark),
-            self.batch_size,
+            settings.predict_batch_size if self.batch_size == "auto" else int(self.batch_size),
             self.num_workers,
             settings.device,
             settings.torch_dtype,
             bool(self.verbose),
         )
         with one_at_a_time():
-            network.module.eval()
+            if network.module.training:
+                network.module.eval()
             embeddings, failures = embedder(images.items, self.on_error)
         if failures and images.kind == "paths":  # what is NaN in an array is known
             warnings.warn(ImageReadWarning(failures, len(embeddings)), stacklevel=2)

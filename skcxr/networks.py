@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -106,8 +107,11 @@ def input_spec(
     >>> spec.size, spec.channels, spec.mean
     ((224, 224), 3, (0.485, 0.456, 0.406))
     """
-    if not isinstance(backbone, str):
-        return _ANY_SIZE
+    return _input_spec(backbone, weights) if isinstance(backbone, str) else _ANY_SIZE
+
+
+@lru_cache(maxsize=64)  # a search asks at every fit, and timm goes through a thousand names
+def _input_spec(backbone: str, weights: str | os.PathLike[str] | None) -> InputSpec:
     kind, name = _find(backbone)
     if kind == "own":
         return _ANY_SIZE

@@ -33,6 +33,23 @@ def _unmoved():
     """Dask's own threads draw from python's global generator."""
 
 
+@pytest.fixture(autouse=True)
+def _limit():
+    """What waits for a worker that never answers is a failure, not a hang."""
+    if not hasattr(signal, "SIGALRM"):
+        yield
+        return
+
+    def give_up(*_):
+        raise TimeoutError("a test of the cluster took 180 seconds")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(180)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
 @pytest.fixture(scope="module")
 def clf(files, images):
     return CXRClassifier("smallnet", image_size=20, max_epochs=2, random_state=0).fit(
@@ -231,6 +248,7 @@ distributed.predict(sys.argv[1], sys.argv[3:], sys.argv[2], shard_size=2)
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on(clf, files, tmp_path):
     save_model(clf, tmp_path / "model")
     out = tmp_path / "out"
@@ -247,6 +265,7 @@ def test_a_run_that_is_killed_goes_on(clf, files, tmp_path):
     assert np.array_equal(done.to_frame().iloc[:, 1:3].to_numpy(), in_shards(clf, files, 2))
 
 
+@pytest.mark.slow
 def test_workers_may_die(clf, files, cluster, tmp_path):
     """Both workers are killed at once in the middle; the shards are predicted by the next ones."""
     out = tmp_path / "out"

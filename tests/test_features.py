@@ -133,7 +133,7 @@ def test_layers_that_are_not_there(parameters, message, files):
 
 def test_images_that_vanish_in_a_network(files):
     features = CXRFeatures("alexnet", weights=None, image_size=8, random_state=0).fit(files)
-    with pytest.raises(InputError, match=r"'alexnet' cannot run on 8 images of 8 x 8 pixels"):
+    with pytest.raises(InputError, match=r"'alexnet' cannot run on 24 images of 8 x 8 pixels"):
         features.transform(files)
 
 
