@@ -1,15 +1,12 @@
-"""The image cache: how fast it is, and whether it is right where processes are killed.
-
-    python -m benchmarks.cache FOLDER [--size 128] [--repeat 5]
-
-A second pass over a folder against the first, and against no cache.
+"""Whether the cache of decoded images is right where processes are killed.
 
     python -m benchmarks.cache [FOLDER] --kill 10 [--n-images 1000] [--size 64]
 
 Two processes read the same files through one cache, at four sizes, and compare what they get with
 what decoding gives. They are killed (SIGKILL) at random moments and started again that many times;
 all but a tenth of the entries are removed each time, so that there is always something to write.
-Without a folder the files are drawn. The exit status is 1 where an array was wrong.
+Without a folder the files are drawn. The exit status is 1 where an array was wrong. How fast the
+cache is, ``python -m benchmarks loading`` says.
 """
 
 from __future__ import annotations
@@ -18,7 +15,6 @@ import argparse
 import os
 import random
 import signal
-import statistics
 import sys
 import tempfile
 import time
@@ -28,33 +24,6 @@ from typing import Any
 import numpy as np
 
 from skcxr import ImageLoader, make_cxr_phantoms
-
-
-def seconds(loader: ImageLoader, paths: list[str]) -> float:
-    """One pass."""
-    start = time.perf_counter()
-    loader.transform(paths)
-    return time.perf_counter() - start
-
-
-def compare(paths: list[str], arguments: dict[str, Any], repeat: int) -> None:
-    """Print medians of each pass and the ratios of every repetition."""
-    ImageLoader(**arguments).transform(paths)  # the files are in the system's memory from here on
-    rows = []
-    for _ in range(repeat):
-        with tempfile.TemporaryDirectory() as folder:
-            loader = ImageLoader(**arguments, memory=folder)
-            plain, first, second = (
-                seconds(ImageLoader(**arguments), paths), seconds(loader, paths),
-                seconds(loader, paths),
-            )  # fmt: skip
-            rows.append((plain, first, second, first / second, plain / second))
-    names = ("no cache", "first pass", "second pass", "first / second", "no cache / second")
-    print(f"{len(paths)} files at {arguments['image_size']} px, "
-          f"n_jobs={arguments['n_jobs']}, {len(rows)} times")  # fmt: skip
-    for name, values in zip(names, zip(*rows, strict=True), strict=True):
-        print(f"{name:18} median {statistics.median(values):.3f}, {min(values):.3f} to "
-              f"{max(values):.3f}")  # fmt: skip
 
 
 def read_for_ever(paths: list[str], expected: dict[int, Any], cache: str, seed: int) -> None:
@@ -109,9 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--n-jobs", type=int, default=None)
-    parser.add_argument("--kill", type=int, default=0)
+    parser.add_argument("--kill", type=int, default=10)
     parser.add_argument("--n-images", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -121,9 +88,7 @@ def main() -> None:
             folder = Path(scratch) / "films"
             make_cxr_phantoms(options.n_images, image_size=64, random_state=0, save_to=folder)
         paths = sorted(str(path) for path in folder.rglob("*.*") if path.is_file())
-        if options.kill:
-            sys.exit(survive(paths, options.size, options.kill, options.seed) > 0)
-        compare(paths, {"image_size": options.size, "n_jobs": options.n_jobs}, options.repeat)
+        sys.exit(survive(paths, options.size, options.kill, options.seed) > 0)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from skcxr import CXRClassifier, ImageLoader, export_onnx
 
 BACKBONE = "timm:tf_efficientnet_lite0"
 WHAT = "EfficientNet-Lite0, 224 px"
+INSTALL_TIMM = 'pip install ".[timm]"'
 PEERS = 'pip install ".[peers]"'
 
 
@@ -32,7 +33,7 @@ def run(options: Options) -> Iterator[Result | Missing]:
     try:
         import timm  # noqa: F401
     except ImportError:
-        yield Missing("inference", WHAT, "all of them", 'pip install ".[timm]"')
+        yield Missing("inference", WHAT, "all of them", INSTALL_TIMM)
         return
     n_images, n_pairs = (32, 2) if options.quick else (64, options.repeat or 7)
     paths, labels = films(options, n_images, size=224)
@@ -41,12 +42,12 @@ def run(options: Options) -> Iterator[Result | Missing]:
         BACKBONE, weights=options.weights, freeze="backbone", max_epochs=1, image_size=224,
         device=options.device, random_state=0,
     ).fit(images, labels)  # fmt: skip
-    plain = Loop(clf, channels_last=False)
+    plain, fast = Loop(clf, channels_last=False), Loop(clf)
     off = np.abs(clf.predict_proba(images) - plain(images)).max()
     assert off < 1e-5, f"probabilities differ by {off}"
 
     peers: dict[str, Callable[[], Any]] = {
-        "PyTorch by hand, channels-last": lambda fast=Loop(clf): fast(images),
+        "PyTorch by hand, channels-last": lambda: fast(images),
         "PyTorch by hand": lambda: plain(images),
         "skorch": skorch_of(clf, images),
     }
@@ -98,6 +99,7 @@ class Loop:
         self.amp = amp
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities."""
         pixels = torch.from_numpy(images)
         found = []
         amp = torch.autocast(self.device.type, torch.bfloat16) if self.amp else nullcontext()
@@ -110,7 +112,7 @@ class Loop:
 
 
 def timm_of(clf: CXRClassifier) -> nn.Module:
-    """timm's own network with the weights of a classifier."""
+    """Timm's own network with the weights of a classifier."""
     import timm
 
     ours: Any = clf.module_
@@ -135,7 +137,7 @@ class Gray(nn.Module):
 
 
 def skorch_of(clf: CXRClassifier, images: np.ndarray) -> Callable[[], Any]:
-    """skorch's own classifier."""
+    """Skorch's own classifier."""
     from skorch import NeuralNetClassifier
 
     net = NeuralNetClassifier(
@@ -145,7 +147,7 @@ def skorch_of(clf: CXRClassifier, images: np.ndarray) -> Callable[[], Any]:
 
 
 def fastai_of(clf: CXRClassifier, images: np.ndarray) -> Callable[[], Any]:
-    """fastai's Learner."""
+    """Fastai's Learner."""
     from fastai.data.core import DataLoaders
     from fastai.data.load import DataLoader
     from fastai.learner import Learner

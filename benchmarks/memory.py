@@ -1,55 +1,118 @@
-"""Peak memory of fit and predict_proba on paths: 1,000 files against 10,000.
+"""Peak memory of many files, each figure from a process of its own.
 
-    python -m benchmarks.memory
-
-Each size runs in a process of its own with ``ram_limit=0``; the figure is the operating
-system's peak resident size.
+A classifier that is fitted already predicts 100,000 small files: against a loop over torchvision's
+ImageFolder and a DataLoader with the same network and batches, against the 2 GB that the project
+allows itself, and against itself with a tenth of the files, since memory must not grow with n.
+Prediction holds no pixels. A fit holds those that `ram_limit` allows; beyond it, its peak is
+compared in the same way. Amounts are the system's peak of resident memory.
 """
 
 from __future__ import annotations
 
-import argparse
-import subprocess
+import os
+from collections.abc import Iterator
+
+from benchmarks._suite import Missing, Options, Result, copies, figure, films, new_process, result
+
+ALLOWED = 2e9 / 2**20
+SIZE = 64
+RAM_LIMIT = 2**23  # 2,048 images of that size
+
+_PREDICT = """
 import sys
-import tempfile
-from pathlib import Path
-
-_CHILD = """
-import resource, sys
-from pathlib import Path
-from skcxr import CXRClassifier
-paths = sorted(map(str, Path(sys.argv[1]).glob("*/*.png")))
-labels = [Path(path).parent.name for path in paths]
-clf = CXRClassifier(random_state=0, ram_limit=0, max_epochs=1, image_size=64)
-clf.fit(paths, labels).predict_proba(paths)
-print(len(paths), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+from skcxr import load_model
+model, listing, n = sys.argv[1:]
+paths = open(listing, encoding="utf-8").read().split("\\n")[: int(n)]
+assert len(load_model(model).predict_proba(paths)) == int(n)
 """
+_FIT = """
+import os, sys
+from skcxr import CXRClassifier
+ram_limit, listing, n = sys.argv[1:]
+paths = open(listing, encoding="utf-8").read().split("\\n")[: int(n)]
+labels = [os.path.basename(os.path.dirname(path)) for path in paths]
+CXRClassifier(
+    image_size=64, max_epochs=1, ram_limit=int(ram_limit), random_state=0
+).fit(paths, labels)
+"""
+_TORCHVISION = """
+import sys
+import torch
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+from skcxr import load_model
+model, folder, batch_size = sys.argv[1:]
+network = load_model(model).module_.eval()
+steps = [transforms.Grayscale(), transforms.Resize((64, 64)), transforms.ToTensor()]
+loader = DataLoader(ImageFolder(folder, transforms.Compose(steps)), batch_size=int(batch_size))
+found = []
+with torch.inference_mode():
+    for pixels, _ in loader:
+        found.append(network(pixels).softmax(1))
+torch.cat(found).numpy()
+"""
+_PEAK = """
+try:  # of this process; getrusage begins with the peak of the one that started it
+    lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    print(int(lines["VmHWM"].split()[0]) / 1024)
+except OSError:
+    import resource
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024))
+"""  # noqa: E501
 
 
-def peak(folder: Path) -> float:
-    """MiB at the peak of a process that fits and predicts the files of `folder`."""
-    done = subprocess.run(
-        [sys.executable, "-c", _CHILD, str(folder)], capture_output=True, text=True, check=True
+def run(options: Options) -> Iterator[Result | Missing]:
+    """Predict, then fit."""
+    from skcxr import CXRClassifier, save_model
+
+    n = 2000 if options.quick else 100_000
+    n_fit = 4000 if options.quick else 40_000
+    repeat = options.repeat or 1
+    few, labels = films(Options(quick=options.quick), 64, SIZE)
+    paths = copies(few, n, labels)
+    folder = os.path.dirname(os.path.dirname(paths[0]))
+    listing = f"{folder}.txt"
+    with open(listing, "w", encoding="utf-8") as file:
+        file.write("\n".join(paths))
+    clf = CXRClassifier(image_size=SIZE, max_epochs=1, random_state=0).fit(few, labels)
+    model = os.fspath(save_model(clf, f"{folder}.skcxr"))
+    batch_size = str(clf._settings.predict_batch_size)
+
+    ours, tenth, theirs = [], [], []
+    for _ in range(repeat):
+        ours.append(peak(_PREDICT, model, listing, str(n), options=options))
+        tenth.append(peak(_PREDICT, model, listing, str(n // 10), options=options))
+        theirs.append(peak(_TORCHVISION, model, folder, batch_size, options=options))
+    what = f"predict {n:,} files: peak memory"
+    yield line(what, "torchvision ImageFolder, DataLoader", ours, theirs)
+    yield line(what, "the 2 GB that are allowed", ours, [ALLOWED] * repeat, bar=1.0)
+    yield line(what, "the same with a tenth of the files", ours, tenth, bar=0.95)
+
+    if n_fit > n:
+        paths = copies(few, n_fit, labels)
+        with open(listing, "w", encoding="utf-8") as file:
+            file.write("\n".join(paths))
+    whole, quarter = [], []
+    for _ in range(repeat):
+        whole.append(peak(_FIT, str(RAM_LIMIT), listing, str(n_fit), options=options))
+        quarter.append(peak(_FIT, str(RAM_LIMIT), listing, str(n_fit // 4), options=options))
+    yield line(
+        f"fit one epoch of {n_fit:,} files, ram_limit={RAM_LIMIT // 2**20} MiB: peak memory",
+        "the same with a quarter of the files", whole, quarter, bar=0.95,
+    )  # fmt: skip
+
+
+def peak(code: str, *arguments: str, options: Options) -> float:
+    """MiB at the peak of a process that runs `code`."""
+    return float(
+        new_process("import sys\n" + code + _PEAK, *arguments, threads=options.threads)[-1]
     )
-    return float(done.stdout.split()[1])
 
 
-def main() -> None:
-    """Print both peaks and their ratio."""
-    from skcxr import make_cxr_phantoms
-
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs=2, default=[1000, 10_000])
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        peaks = []
-        for n in options.sizes:
-            folder = Path(scratch) / str(n)
-            make_cxr_phantoms(n, image_size=64, random_state=0, save_to=folder)
-            peaks.append(peak(folder))
-            print(f"{n} files: peak {peaks[-1]:.0f} MiB")
-    print(f"ratio {peaks[1] / peaks[0]:.3f}")
-
-
-if __name__ == "__main__":
-    main()
+def line(
+    what: str, peer: str, ours: list[float], theirs: list[float], bar: float | None = None
+) -> Result:
+    """A line from MiB."""
+    said = [figure(sorted(amounts)[len(amounts) // 2], "MiB") for amounts in (ours, theirs)]
+    return result("memory", what, peer, ours, theirs, said[0], said[1], bar=bar)

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks._suite import Missing, Options, Result, compare, films
-from benchmarks.inference import BACKBONE, PEERS, Gray, timm_of
-from skcxr import CXRClassifier, ImageLoader
+from benchmarks.inference import BACKBONE, INSTALL_TIMM, PEERS, Gray, timm_of
+from skcxr import CXRClassifier, ImageLoader, MissingDependencyError
 from skcxr.networks import build_network
 
 WHAT = "8 steps of fine-tuning EfficientNet-Lite0, 224 px, batches of 16"
@@ -28,6 +29,7 @@ WHAT = "8 steps of fine-tuning EfficientNet-Lite0, 224 px, batches of 16"
 def run(options: Options) -> Iterator[Result | Missing]:
     """Fine-tuning, then small networks."""
     yield from fine_tuning(options)
+    yield from head_alone(options)
     yield from small(options, "cxrnet")
     yield from small(options, "a small CNN")
 
@@ -37,7 +39,7 @@ def fine_tuning(options: Options) -> Iterator[Result | Missing]:
     try:
         import timm  # noqa: F401
     except ImportError:
-        yield Missing("training", WHAT, "all of them", 'pip install ".[timm]"')
+        yield Missing("training", WHAT, "all of them", INSTALL_TIMM)
         return
     n_images, n_pairs = (16, 2) if options.quick else (128, options.repeat or 7)
     paths, labels = films(options, n_images, size=224)
@@ -80,6 +82,7 @@ class Epoch:
         self.loss = nn.CrossEntropyLoss()
 
     def __call__(self) -> float:
+        """Pass all images once; the sum of losses."""
         self.network.train()
         total = 0.0
         for pixels, target in self.loader:
@@ -94,7 +97,7 @@ class Epoch:
 
 
 def skorch_of(clf: CXRClassifier, images: np.ndarray, y: np.ndarray) -> Callable[[], Any]:
-    """skorch's own classifier."""
+    """Skorch's own classifier."""
     from skorch import NeuralNetClassifier
 
     net = NeuralNetClassifier(
@@ -106,7 +109,7 @@ def skorch_of(clf: CXRClassifier, images: np.ndarray, y: np.ndarray) -> Callable
 
 
 def fastai_of(clf: CXRClassifier, images: np.ndarray, y: np.ndarray) -> Callable[[], Any]:
-    """fastai's Learner."""
+    """Fastai's Learner."""
     from fastai.data.core import DataLoaders
     from fastai.data.load import DataLoader as FastLoader
     from fastai.learner import Learner
@@ -126,6 +129,33 @@ def fastai_of(clf: CXRClassifier, images: np.ndarray, y: np.ndarray) -> Callable
             learner.fit(1)
 
     return epoch
+
+
+def head_alone(options: Options) -> Iterator[Result | Missing]:
+    """A frozen backbone: each image through it once, against once in every epoch."""
+    n_images, n_pairs, epochs = (8, 1, 2) if options.quick else (64, options.repeat or 3, 10)
+    what = f"{epochs} epochs of the head alone on a frozen EfficientNet-Lite0, 224 px"
+    paths, labels = films(options, n_images, size=224)
+    try:
+        once = CXRClassifier(
+            BACKBONE, weights=options.weights, freeze="backbone", max_epochs=epochs,
+            image_size=224, device=options.device, random_state=0,
+        ).fit(paths, labels)  # fmt: skip
+    except MissingDependencyError:
+        yield Missing("training", what, "images through it in every epoch", INSTALL_TIMM)
+        return
+    always = clone(once).set_params(augmentation=unchanged).fit(paths, labels)
+    off = np.abs(once.predict_proba(paths) - always.predict_proba(paths)).max()
+    yield from compare(
+        "training", what, lambda: once.fit(paths, labels),
+        {"images through it in every epoch": lambda: always.fit(paths, labels)}, n_pairs,
+        per=n_images * epochs, note=f"probabilities differ by up to {off:.0e}",
+    )  # fmt: skip
+
+
+def unchanged(image: Any) -> Any:
+    """No augmentation, which the classifier cannot know: every epoch sees every image."""
+    return image
 
 
 class SmallCNN(nn.Module):

@@ -31,19 +31,19 @@ from PIL import features
 
 from skcxr._exceptions import InputError, SkcxrWarning
 from skcxr._pillow import MAX_PIXELS
-from skcxr.images import Size, Window, check_size, check_window, decode, is_dicom
+from skcxr.images import Size, Window, check_size, check_window, decode_with_kind, is_dicom
 
 __all__ = ["Decoder", "EmbeddingCache"]
 
 Array = np.ndarray[Any, Any]
 
-_VERSION = 3  # of our own part of the decoder: raise it where its pixels change
+_VERSION = 4  # of our own part of the decoder: raise it where its pixels change
 _CODECS = tuple(features.version(name) for name in ("jpg", "libjpeg_turbo", "libtiff", "webp"))
 _TICK = 20_000_000  # nanoseconds; file systems tell changes this far apart
 _DEPTHS = (np.uint8, np.uint16, np.float32, np.float64)
 _PARTS = "parts"  # the folder of what is being written
 _PART_AGE = 86_400  # seconds after which such a file is what a killed process has left
-_HEADER = 10_000  # bytes; numpy writes and reads no longer ones
+_MOST_HEADER = 10_000  # bytes; numpy writes and reads no longer ones
 # errors that other entries would meet too
 _HOPELESS = tuple(
     getattr(errno, name)
@@ -81,8 +81,8 @@ class Decoder:
     def held(self, path: str, size: Size, resize_mode: str = "stretch") -> Array | None:
         """The image from the folder, or None where it is not there.
 
-        It takes a tenth of a millisecond, most of it with the interpreter's lock held: ask in
-        one thread and decode in several.
+        It takes some 20 microseconds, most of them with the interpreter's lock held: ask in one
+        thread and decode in several.
         """
         if self.folder is None:
             return None
@@ -103,11 +103,11 @@ class Decoder:
         """Decode the file as :func:`images.decode` does, and keep the image."""
         wanted = check_size(size, resize_mode)
         identity = None if self.folder is None else _identify(path, settled=True)
-        if identity is not None and is_dicom(path):
-            identity = (*identity, *_dicom(self.window))
         # says what is wrong
-        image = decode(path, wanted, resize_mode, self.interpolation, self.window)
+        image, kind = decode_with_kind(path, wanted, resize_mode, self.interpolation, self.window)
         if identity is not None:
+            if kind == "DICOM":
+                identity = (*identity, *_dicom(self.window))
             self._store(self._entry(identity, wanted, resize_mode), image)
         return image
 
@@ -248,40 +248,56 @@ def _sweep(parts: str) -> None:
                         os.unlink(file.path)
 
 
-def _check(entry: str, content: Any) -> bytes:
+def _check(entry: str, *contents: Any) -> bytes:
     """The checksum of an entry's content under its name."""
     folder, name = os.path.split(entry)
-    start = zlib.crc32((os.path.basename(folder) + name).encode())
-    return zlib.crc32(content, start).to_bytes(4, "little")
+    check = zlib.crc32((os.path.basename(folder) + name).encode())
+    for content in contents:
+        check = zlib.crc32(content, check)
+    return check.to_bytes(4, "little")
 
 
-def _at_once(path: str, flags: int) -> int:
-    """Open without waiting, as for the writer of a pipe."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+# without waiting, as for the writer of a pipe
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_READ |= getattr(os, "O_CLOEXEC", 0)
 
 
 def _load(entry: str, limit: int) -> Array | None:
     """Load an entry of at most `limit` bytes of numbers; None where there is none that is whole."""
     try:
-        with open(entry, "rb", buffering=0, opener=_at_once) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or status.st_size > limit + _HEADER:
-                return None
-            content = bytearray(status.st_size)
-            if file.readinto(content) != len(content):
-                return None
-        checked = memoryview(content)[:-4]
-        if _check(entry, checked) != content[-4:]:
+        descriptor = os.open(entry, _READ)
+    except (OSError, ValueError):
+        return None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > limit + _MOST_HEADER:
             return None
-        header = io.BytesIO(checked[:_HEADER])
-        np.lib.format.read_magic(header)
-        shape, in_columns, dtype = np.lib.format.read_array_header_1_0(header)
-        if in_columns or dtype not in _DEPTHS:
-            return None
-        array = np.frombuffer(checked, dtype, offset=header.tell()).reshape(shape)
+        content = os.read(descriptor, status.st_size)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    checked = memoryview(content)[:-4]
+    if len(content) != status.st_size or _check(entry, checked) != content[-4:]:
+        return None
+    try:
+        start = 10 + int.from_bytes(content[8:10], "little")
+        shape, dtype = _described(content[:start])
+        array = np.frombuffer(checked, dtype, offset=start).reshape(shape)
     except Exception:  # numpy raises nearly every builtin on forged headers
         return None
     return array if array.size else None
+
+
+@functools.lru_cache(256)
+def _described(header: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type in the header of an .npy file; nearly all entries have the same."""
+    file = io.BytesIO(header)
+    np.lib.format.read_magic(file)
+    shape, in_columns, dtype = np.lib.format.read_array_header_1_0(file)
+    if in_columns or dtype not in _DEPTHS or file.tell() != len(header):
+        raise ValueError("an array of another kind")
+    return shape, dtype
 
 
 class _Store:
@@ -306,24 +322,34 @@ def _store(entry: str, array: Array) -> OSError | None:
 
     Returns what kept it from being kept; None too where another process was first.
     """
-    content = io.BytesIO()
-    np.lib.format.write_array(content, np.ascontiguousarray(array), (1, 0), allow_pickle=False)
-    content.write(_check(entry, content.getbuffer()))
+    array = np.ascontiguousarray(array)
+    header = _header(array.shape, array.dtype)
+    content = b"".join((header, array.data, _check(entry, header, array.data)))
     folder = os.path.dirname(os.path.dirname(entry))
     temporary = os.path.join(folder, _PARTS, f"{secrets.token_hex(12)}.part")
     try:
         try:
-            _write(temporary, content.getvalue(), entry)
+            _write(temporary, content, entry)
         except FileNotFoundError:  # the first one, or somebody has removed the folders
             os.makedirs(os.path.dirname(temporary), exist_ok=True)
             os.makedirs(os.path.dirname(entry), exist_ok=True)
-            _write(temporary, content.getvalue(), entry)
-    except OSError as error:
-        return None if os.path.isfile(entry) else error
-    finally:
-        with contextlib.suppress(OSError):  # replaced: gone
+            _write(temporary, content, entry)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
             os.unlink(temporary)
+        if isinstance(error, OSError):
+            return None if os.path.isfile(entry) else error
+        raise
     return None
+
+
+@functools.lru_cache(256)
+def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """The header of an .npy file."""
+    file = io.BytesIO()
+    fields = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, fields)
+    return file.getvalue()
 
 
 def _write(temporary: str, content: bytes, entry: str) -> None:

@@ -6,8 +6,10 @@ where nothing else of a fit changes.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -60,49 +62,127 @@ class Embedder:
         embeddings = np.empty((len(items), self.size), kind)
         failures: list[Unreadable] = []
         names: list[str | None] = [None] * len(items)
+        missing = list(range(len(items)))
         if self.cache.folder is not None:
             names = [self.cache.entry(item) for item in items]
-        missing = []
-        for index, name in enumerate(names):
-            if (held := self.cache.load(name, self.size)) is None:
-                missing.append(index)
-            else:
-                embeddings[index] = held
-        if not missing:
-            return embeddings, failures
-        if len(missing) == len(items):
-            wanted = items
-        elif isinstance(items, list):
-            wanted = [items[index] for index in missing]
-        else:
-            wanted = items[missing]
-        dataset = ImageDataset(
-            wanted, self.image_size, dtype=self.dtype, decode=self.decode, on_error=on_error
-        )
-        at = 0
-        loader = BatchLoader(dataset, self.batch_size, num_workers=self.num_workers)
-        for pixels, labels in _shown(loader) if self.verbose else loader:
-            with torch.no_grad():
-                batch = self.function(pixels.to(self.device)).to(self.dtype).cpu().numpy()
-            unread = {failure.position: failure for failure in (labels[2:] or ([],))[0]}
-            for k, embedding in enumerate(batch, at):
-                index = missing[k]
-                if k in unread:
-                    embeddings[index] = np.nan
-                    failures.append(unread[k]._replace(position=index))
-                else:
-                    embeddings[index] = embedding
-                    self.cache.store(names[index], embedding)
-            at += len(batch)
+            missing = [index for index in missing if not self._load(names, index, embeddings)]
+        with contextlib.closing(self._batches(items, on_error, missing, names, embeddings)) as them:
+            for batch, pixels, unread in _shown(them, len(missing)) if self.verbose else them:
+                with torch.no_grad():
+                    found = self.function(pixels.to(self.device)).to(self.dtype).cpu().numpy()
+                bad = {failure.position for failure in unread}
+                failures += unread
+                for index, embedding in zip(batch, found, strict=True):
+                    embeddings[index] = np.nan if index in bad else embedding
+                    if index not in bad:
+                        self.cache.store(names[index], embedding)
+        failures.sort(key=lambda failure: failure.position)
         return embeddings, failures
 
+    def _load(self, names: list[str | None], index: int, embeddings: Array) -> bool:
+        """Whether the embedding is in the cache, from where it is taken."""
+        held = self.cache.load(names[index], self.size)
+        if held is not None:
+            embeddings[index] = held
+        return held is not None
 
-def _shown(loader: BatchLoader) -> Any:
+    def _batches(
+        self, items: list[str] | Array, on_error: str, missing: list[int],
+        names: list[str | None], embeddings: Array,
+    ) -> Generator[_Batch, None, None]:  # fmt: skip
+        """Indices of what is to be embedded, its pixels, and what of it cannot be read."""
+        if not missing:
+            return
+        given: dict[str, Any] = {"dtype": self.dtype, "decode": self.decode, "on_error": on_error}
+        if self.num_workers:  # they have read ahead what another process may do meanwhile
+            wanted = [items[k] for k in missing] if isinstance(items, list) else items[missing]
+            dataset = ImageDataset(wanted, self.image_size, **given)
+            at = 0
+            for pixels, labels in BatchLoader(dataset, self.batch_size, None, self.num_workers):
+                batch = missing[at : at + len(pixels)]
+                at += len(pixels)
+                unread = [x._replace(position=missing[x.position]) for x in _unread(labels)]
+                yield batch, pixels, unread
+            return
+        dataset = ImageDataset(items, self.image_size, **given)
+        for batch in self._turns(missing, names, embeddings):
+            pixels, labels = dataset.__getitems__(batch)
+            yield batch, pixels, _unread(labels)
+
+    def _turns(
+        self, missing: list[int], names: list[str | None], embeddings: Array
+    ) -> Iterator[list[int]]:
+        """Batches of indices: of what no other process is at, then of what these have not kept.
+
+        Processes of a search that start with the same images share the work that way. None waits
+        for another, which may have been killed.
+        """
+        for first in (True, False):
+            left: list[int] = []
+            batch: list[int] = []
+            with contextlib.ExitStack() as claims:
+                for k, index in enumerate(missing):
+                    name = names[index]
+                    if name is not None:
+                        if first and not claims.enter_context(_claimed(self.cache.folder, name)):
+                            left.append(index)
+                        elif not self._load(names, index, embeddings):
+                            batch.append(index)
+                    else:
+                        batch.append(index)
+                    # a last batch of one joins the one before it, as everywhere
+                    if len(batch) >= self.batch_size and k != len(missing) - 2:
+                        yield batch
+                        batch = []
+                        claims.close()
+                if batch:
+                    yield batch
+            missing = left
+
+
+_Batch = tuple[list[int], Tensor, list[Unreadable]]
+
+
+def _unread(labels: Any) -> list[Unreadable]:
+    return labels[2] if len(labels) > 2 else []
+
+
+@contextlib.contextmanager
+def _claimed(folder: str | None, name: str) -> Iterator[bool]:
+    """Tell the processes that share a cache who embeds an image; False if another does.
+
+    What a killed process has left there is removed like the parts of files that it has left.
+    """
+    assert folder is not None
+    claim = os.path.join(folder, "parts", f"{os.path.basename(name)}.part")
+    ours = False
+    try:
+        os.makedirs(os.path.dirname(claim), exist_ok=True)
+        os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        ours = True
+    except FileExistsError:
+        yield False
+        return
+    except OSError:  # the disk is full or only read: each for itself
+        pass
+    try:
+        yield True
+    finally:
+        if ours:
+            with contextlib.suppress(OSError):
+                os.unlink(claim)
+
+
+def _shown(batches: Iterator[_Batch], n_images: int) -> Iterator[_Batch]:
     """The batches, with a progress bar on standard error."""
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
 
-    return track(loader, "embedding", total=len(loader), console=Console(stderr=True))
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("embedding", total=n_images)
+        for batch in batches:
+            yield batch
+            progress.advance(task, len(batch[0]))
 
 
 def cache_mark(

@@ -12,7 +12,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -25,6 +25,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from skcxr._quiet import quiet
 
 Array = np.ndarray[Any, Any]
+Picture = Image.Image | Array  # (H, W) of gray: an image of mode "L", or an array of any depth
 Box = tuple[float, float, float, float]
 
 # Pillow's own limit, from which on it speaks of a decompression bomb. It is a constant here, so
@@ -98,40 +99,55 @@ def quiet_pillow() -> contextlib.AbstractContextManager[None]:
 
 def decode_with_pillow(
     file: Reader, kind: str, size: tuple[int, int] | None, resize_mode: str
-) -> tuple[Array, Box | None]:
-    """Decode an open file into an upright array and the box in it that the image fills.
+) -> tuple[Picture, Box | None]:
+    """Decode an open file into an upright gray picture and the box in it that the image fills.
 
     A JPEG far above `size` is decoded at a reduced scale. Its last row and column then stand for
     less than one pixel of the reduced image, so the box ends within them.
+
+    Eight bits that lie upright stay in Pillow's memory, mode "L": who resizes them needs no array.
     """
     _check_parts(file, kind)
     with quiet_pillow():
-        array, turn, box = _decode(file, kind, size, resize_mode)
-    return np.ascontiguousarray(turn(array)), box  # here, where Pillow's image is gone
+        picture, orientation, box = _decode(file, kind, size, resize_mode)
+    if orientation == 1:
+        return picture, box
+    # here, where Pillow's own image is gone
+    return np.ascontiguousarray(_TURNS[orientation](np.asarray(picture))), box
 
 
 def _decode(
     file: Reader, kind: str, size: tuple[int, int] | None, resize_mode: str
-) -> tuple[Array, Callable[[Array], Array], Box | None]:
-    """Decode an open file into an array, what turns it upright, and the box in it."""
-    with _PILLOW_CLASSES[kind](file) as image:
+) -> tuple[Picture, int, Box | None]:
+    """Decode an open file into a gray picture, how it lies, and the box in it."""
+    content = b""
+    source: Reader | io.BytesIO = file
+    if kind == "JPEG":
+        file.raw.seek(0, os.SEEK_SET)
+        content = file.raw.read()
+        source = io.BytesIO(content)
+        # fewer bytes cannot be read more often
+        if len(content) > Reader.reads_left or ImageFile.LOAD_TRUNCATED_IMAGES:
+            source = Reader(cast(Any, source))
+    with _PILLOW_CLASSES[kind](source) as image:
         tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
         _check_size(image, tags)
         box: Box | None = None
         if isinstance(image, JpegImageFile):
-            _check_scans(file, image.width * image.height)
+            _check_scans(content, image.width * image.height)
+            image.decodermaxblock = len(content)  # all at once: each block more is begun anew
             wanted = None
             if size is not None and _orientation(image) == 1:  # what lies on its side is rare
                 height, width = scaled_shape(image.size[::-1], size, resize_mode)
-                wanted = 2 * width, 2 * height
+                wanted = width, height
             # "L" asks for the luminance that a colour JPEG stores anyway: no detour over RGB.
             drafted = image.draft("L", wanted)
             box = drafted[1] if drafted and wanted else None
         image.load()
-        if file.ended and ImageFile.LOAD_TRUNCATED_IMAGES:
+        if ImageFile.LOAD_TRUNCATED_IMAGES and getattr(source, "ended", True):
             raise UnreadableError("the file ends before the image does; it is cut short")
         # After load(): it turns a TIFF by itself, and in a PNG the EXIF may follow the pixels.
-        return _to_gray(image, tags), _TURNS[_orientation(image)], box
+        return _to_gray(image, tags), _orientation(image), box
 
 
 def _check_parts(file: Reader, kind: str) -> None:
@@ -164,14 +180,12 @@ def _most_values(file: Reader) -> int:
     return int(counts.max()) if len(counts) else 0
 
 
-def _check_scans(file: Reader, n_pixels: int) -> None:
+def _check_scans(data: bytes, n_pixels: int) -> None:
     """Refuse a JPEG of a few kilobytes that takes minutes, as each scan goes over all pixels."""
-    at = file.tell()
-    file.seek(0)
-    data = file.read()
-    file.seek(at)
     most = min(_MAX_SCANS, max(1, _MAX_SCANNED_PIXELS // max(1, n_pixels)))
-    if data.count(_SCAN) > most and (n_scans := _count_scans(data)) > most:
+    # the last byte alone is counted in a third of the time
+    likely = data.count(_SCAN[1:]) > most and data.count(_SCAN) > most
+    if likely and (n_scans := _count_scans(data)) > most:
         raise UnreadableError(
             f"it has {n_scans:,} scans, more than the {most} that are allowed at its size; save it "
             "anew"
@@ -228,8 +242,8 @@ def _bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
         yield slice(top, bottom), image.crop((0, top, image.width, bottom))
 
 
-def _to_gray(image: Image.Image, tags: Any) -> Array:
-    """Turn a loaded Pillow image of any mode into an (H, W) array of its own depth."""
+def _to_gray(image: Image.Image, tags: Any) -> Picture:
+    """Turn a loaded Pillow image of any mode into a gray picture of its own depth."""
     if image.mode == "L" and tags.get(_SAMPLE_FORMAT) == (2,):  # Pillow takes -1 for 255
         raise UnreadableError("it has signed 8-bit pixels; only unsigned ones have a known meaning")
     inverted = tags.get(_PHOTOMETRIC) == 0  # MinIsWhite; Pillow heeds it up to 8 bits only
@@ -266,24 +280,31 @@ def _to_gray(image: Image.Image, tags: Any) -> Array:
                 "only 0 to 1 has a known meaning, rescale them first",
             )
         return np.subtract(1, array, out=array) if inverted else array
+    if image.width * image.height <= _BAND_PIXELS:
+        return _luminance(image)
+    if image.mode == "L" and "transparency" not in image.info:
+        return image
     array = np.empty(shape, np.uint8)
     for rows, band in _bands(image):
-        array[rows] = _luminance(band)
+        array[rows] = np.asarray(_luminance(band))
     return array
 
 
-def _luminance(image: Image.Image) -> Array:
-    """Gray of 8-bit colours; what is transparent is black."""
+def _luminance(image: Image.Image) -> Image.Image:
+    """Gray of 8-bit colours, in mode "L"; what is transparent is black."""
     if image.mode == "La":  # gray times alpha already
         image = image.getchannel(0)
     elif image.has_transparency_data:
         # Over black, the colour of air on a radiograph: what is cut away is nothing.
-        rgba = image.convert("RGBA")
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+        alpha = rgba.getchannel("A")
+        if np.asarray(alpha).min() == 255:
+            return rgba.convert("L")
         image = Image.new("RGB", image.size)
-        image.paste(rgba, mask=rgba.getchannel("A"))
+        image.paste(rgba, mask=alpha)
     elif image.mode == "CMYK":
         image = image.convert("RGB")
-    return np.asarray(image.convert("L"))
+    return image if image.mode == "L" else image.convert("L")
 
 
 def scaled_shape(shape: tuple[float, float], size: tuple[int, int], mode: str) -> tuple[int, int]:

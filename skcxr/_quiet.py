@@ -62,5 +62,7 @@ def quiet(modules: str, *loggers: str) -> Iterator[None]:
 
 
 def _loggers(beginnings: tuple[str, ...]) -> list[logging.Logger]:
+    if not beginnings:
+        return []
     names = [name for name in list(logging.root.manager.loggerDict) if name.startswith(beginnings)]
     return [logging.getLogger(name) for name in names]

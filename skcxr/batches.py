@@ -8,6 +8,7 @@ bytes are full and decoded again beyond, so that the numbers never depend on the
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
 from typing import Any
 
@@ -433,6 +434,10 @@ class BatchLoader(DataLoader[Any]):
         order = None if shuffle_seed is None else torch.Generator().manual_seed(shuffle_seed)
         if num_workers:
             kwargs = {"persistent_workers": True, **kwargs}
+            if multiprocessing.get_start_method(allow_none=True) == "loky":
+                # joblib's own way, which starts none of torch's processes
+                usual = multiprocessing.get_all_start_methods()[0]
+                kwargs = {"multiprocessing_context": usual, **kwargs}
             dataset.ram_left //= num_workers  # each process holds what it has read
         super().__init__(
             dataset,

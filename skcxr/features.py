@@ -302,7 +302,7 @@ class CXRFeatures(
             bool(self.verbose),
         )
         with one_at_a_time():
-            if network.module.training:
+            if any(module.training for module in network.module.modules()):
                 network.module.eval()
             embeddings, failures = embedder(images.items, self.on_error)
         if failures and images.kind == "paths":  # what is NaN in an array is known

@@ -31,6 +31,7 @@ from skcxr._pillow import (
     MAX_SIDE,
     Array,
     Box,
+    Picture,
     Reader,
     UnreadableError,
     decode_with_pillow,
@@ -121,8 +122,8 @@ def read_image(
     Notes
     -----
     Where the wanted size is far below the size of a JPEG, the file is decoded at 1/2, 1/4 or 1/8
-    of its scale (still at least twice `size`) and resized from there, which is several times
-    faster and changes pixels by fractions of a gray level on average.
+    of its scale (still at least `size`) and resized from there, which is several times
+    faster and changes pixels by half a gray level on average, by more at sharp edges.
 
     16-bit colour and 16-bit gray with alpha (PNG, TIFF) come out with 8-bit precision: Pillow
     has no deeper mode for them.
@@ -180,21 +181,34 @@ def decode(
         The same as ``resize(decode(path), size, resize_mode, interpolation)``, to the bit unless
         a JPEG was decoded at a reduced scale.
     """
+    return decode_with_kind(path, size, resize_mode, interpolation, window, frame)[0]
+
+
+def decode_with_kind(
+    path: str | os.PathLike[str],
+    size: Size = None,
+    resize_mode: str = "stretch",
+    interpolation: str = "hamming",
+    window: Window = 0,
+    frame: int | None = None,
+) -> tuple[Array, str]:
+    """What :func:`decode` gives, and the kind of file that it was. Internal."""
     wanted = check_size(size, resize_mode)
     window, frame = check_window(window), _check_frame(frame)
     box = None
+    picture: Picture
     with _opened(path) as (file, kind):
         if kind == "DICOM":
-            array = decode_dicom(file, window, frame)
+            picture = decode_dicom(file, window, frame)
         elif frame:
             raise UnreadableError(
                 f"frame={frame} is asked for, but of a {kind} file only the first frame is read"
             )
         else:
-            array, box = decode_with_pillow(file, kind, wanted, resize_mode)
+            picture, box = decode_with_pillow(file, kind, wanted, resize_mode)
     if wanted is None:
-        return array
-    return _resize_box(array, box, wanted, resize_mode, interpolation)
+        return _as_array(picture), kind
+    return _resize_box(picture, box, wanted, resize_mode, interpolation), kind
 
 
 def sniff(path: str | os.PathLike[str]) -> str | None:
@@ -234,25 +248,29 @@ def dicom_patient(path: str | os.PathLike[str]) -> bytes | None:
         return patient_key(file)
 
 
-def to_unit(array: Array) -> Array:
+def to_unit(array: Array, out: Array | None = None) -> Array:
     """Scale pixels by the range of their type. Internal.
 
     Parameters
     ----------
     array : ndarray of dtype bool, uint8, uint16 or float
         Pixels.
+    out : ndarray of the same shape, dtype float32, default=None
+        Where the result is written.
 
     Returns
     -------
     array : ndarray of the same shape, dtype float32
         uint8 / 255, uint16 / 65535, bool as 0 and 1, floats as they are.
     """
-    if array.dtype == np.uint8:
-        return array.astype(np.float32) / np.float32(255)
-    if array.dtype == np.uint16:
-        return array.astype(np.float32) / np.float32(65535)
+    if array.dtype in (np.uint8, np.uint16):
+        most = np.float32(255 if array.dtype == np.uint8 else 65535)
+        return np.divide(array, most, out=out, dtype=np.float32)
     if array.dtype == np.bool_ or array.dtype.kind == "f":
-        return array.astype(np.float32, copy=False)
+        if out is None:
+            return array.astype(np.float32, copy=False)
+        out[...] = array
+        return out
     raise InputError(
         f"pixels of type {array.dtype} have no known range; give uint8, uint16, bool or floats"
     )
@@ -349,13 +367,26 @@ def _kind(head: bytes) -> str:
     raise UnreadableError(f"its content is no image of a known kind; {_SUPPORTED}")
 
 
+def _as_array(picture: Picture) -> Array:
+    return np.array(picture) if isinstance(picture, Image.Image) else picture
+
+
 def _resize_box(
-    array: Array, box: Box | None, size: tuple[int, int], mode: str, interpolation: str
+    picture: Picture, box: Box | None, size: tuple[int, int], mode: str, interpolation: str
 ) -> Array:
     """Resize what lies in `box`: left, top, right, bottom in pixels; None for all."""
-    if array.shape == size:
-        return array
-    left, top, right, bottom = box or (0, 0, array.shape[1], array.shape[0])
+    if isinstance(picture, Image.Image):
+        image, array = picture, None
+        columns, rows = image.size
+    else:
+        # uint16 takes the way over floats, which hold it exactly.
+        array = picture
+        source = array if array.dtype == np.uint8 else array.astype(np.float32, copy=False)
+        image = Image.fromarray(np.ascontiguousarray(source))
+        rows, columns = array.shape
+    if (rows, columns) == size:
+        return _as_array(picture)
+    left, top, right, bottom = box or (0, 0, columns, rows)
     height, width = bottom - top, right - left
     inner = size
     if mode == "pad":
@@ -366,21 +397,19 @@ def _resize_box(
         left, right = left + max(0.0, margin_x), right - max(0.0, margin_x)
         top, bottom = top + max(0.0, margin_y), bottom - max(0.0, margin_y)
 
-    # uint16 takes the way over floats, which hold it exactly.
-    source = array if array.dtype == np.uint8 else array.astype(np.float32, copy=False)
-    image = Image.fromarray(np.ascontiguousarray(source))
     box = (left, top, right, bottom)
     scaled = np.array(image.resize(inner[::-1], INTERPOLATIONS[interpolation], box))
-    if interpolation == "bicubic" and array.dtype == np.uint16:
-        scaled = scaled.clip(0, 65535)
-    elif interpolation == "bicubic" and array.dtype.kind == "f":
-        scaled = scaled.clip(array.min(), array.max())
-    if array.dtype == np.uint16:
-        scaled = np.rint(scaled)
-    scaled = scaled.astype(array.dtype, copy=False)
+    if array is not None and array.dtype != np.uint8:
+        if interpolation == "bicubic" and array.dtype == np.uint16:
+            scaled = scaled.clip(0, 65535)
+        elif interpolation == "bicubic":
+            scaled = scaled.clip(array.min(), array.max())
+        if array.dtype == np.uint16:
+            scaled = np.rint(scaled)
+        scaled = scaled.astype(array.dtype, copy=False)
     if inner == size:
         return scaled
-    padded = np.zeros(size, dtype=array.dtype)
+    padded = np.zeros(size, dtype=scaled.dtype)
     row, column = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
     padded[row : row + inner[0], column : column + inner[1]] = scaled
     return padded

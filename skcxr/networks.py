@@ -107,11 +107,8 @@ def input_spec(
     >>> spec.size, spec.channels, spec.mean
     ((224, 224), 3, (0.485, 0.456, 0.406))
     """
-    return _input_spec(backbone, weights) if isinstance(backbone, str) else _ANY_SIZE
-
-
-@lru_cache(maxsize=64)  # a search asks at every fit, and timm goes through a thousand names
-def _input_spec(backbone: str, weights: str | os.PathLike[str] | None) -> InputSpec:
+    if not isinstance(backbone, str):
+        return _ANY_SIZE
     kind, name = _find(backbone)
     if kind == "own":
         return _ANY_SIZE
@@ -265,6 +262,7 @@ def _full_name(kind: str, name: str) -> str:
     return f"{kind}:{name}" if kind in ("timm", "xrv") else name
 
 
+@lru_cache(maxsize=64)  # a search asks at every fit, and timm goes through a thousand names
 def _find(backbone: str) -> tuple[str, str]:
     """Whose network a name means, and its name there."""
     kind, colon, name = backbone.partition(":")
@@ -305,9 +303,14 @@ def _near(kind: str, names: list[str]) -> str:
     return f"did you mean {shown}?" if names else ""
 
 
+@lru_cache(maxsize=64)
+def _known_weights(kind: str, name: str) -> tuple[str, ...]:
+    return tuple(LIBRARIES[kind].published(name)) if kind in LIBRARIES else ()
+
+
 def _published(kind: str, name: str, weights: str | os.PathLike[str]) -> str | None:
     """The name of published weights, None for a file, an error for anything else."""
-    known = LIBRARIES[kind].published(name) if kind in LIBRARIES else []
+    known = _known_weights(kind, name)
     if isinstance(weights, str) and (weights in known or (weights == "DEFAULT" and known)):
         return weights
     if looks_like_file(weights):

@@ -8,7 +8,7 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
@@ -180,7 +180,7 @@ class ImageLoader(CallbackSupportMixin, TransformerMixin, BaseEstimator):
             if held is None:
                 missing.append(index)
             else:
-                images[index] = to_unit(held)
+                to_unit(held, images[index])
 
         def read(index: int) -> tuple[int, str, str] | None:
             try:
@@ -190,13 +190,16 @@ class ImageLoader(CallbackSupportMixin, TransformerMixin, BaseEstimator):
                     raise
                 images[index] = np.nan
                 return index, error.path, error.reason
-            images[index] = to_unit(image)
+            to_unit(image, images[index])
             return None
 
         # Pillow decodes and resizes without the interpreter's lock: threads are enough
-        outcomes = Parallel(n_jobs=self.n_jobs, require="sharedmem")(
-            delayed(read)(index) for index in missing
-        )
+        if effective_n_jobs(self.n_jobs) == 1:
+            outcomes = [read(index) for index in missing]
+        else:
+            outcomes = Parallel(n_jobs=self.n_jobs, require="sharedmem")(
+                delayed(read)(index) for index in missing
+            )
         failures = [outcome for outcome in outcomes if outcome]
         if failures:
             warnings.warn(ImageReadWarning(failures, len(paths)), stacklevel=2)

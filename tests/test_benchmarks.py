@@ -1,16 +1,23 @@
-"""The benchmark of accuracy: what it draws, keeps, resumes and computes."""
+"""The suite of benchmarks, and that of accuracy: what they draw, keep, resume and compute."""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import importlib.util
+import inspect
 import json
+import subprocess
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
@@ -341,3 +348,260 @@ def test_a_recipe_is_given_what_its_signature_takes(accuracy):
     assert accuracy.recipe(strong)("task", 3, "w", "folder") == ("task", "w", "folder")
     with pytest.raises(accuracy.LeftOutError):
         accuracy.recipe(strong)("task", 3, None, "folder")
+
+
+# ---------------------------------------------------------------------------------------------
+# the suite: python -m benchmarks
+# ---------------------------------------------------------------------------------------------
+
+SOURCE = FILE.parent
+
+
+@pytest.fixture(scope="module")
+def suite() -> Iterator[SimpleNamespace]:
+    """The package of the suite, without a path that leads to it: `_suite` and `__main__`."""
+    if not (SOURCE / "__main__.py").is_file():
+        pytest.skip("the benchmarks stand in the source tree only, and these tests outside of it")
+    before = {name: module for name, module in sys.modules.items() if _of_suite(name)}
+    for name in before:
+        del sys.modules[name]
+    spec = importlib.util.spec_from_file_location(
+        "benchmarks", SOURCE / "__init__.py", submodule_search_locations=[str(SOURCE)]
+    )
+    package = importlib.util.module_from_spec(spec)
+    sys.modules["benchmarks"] = package
+    spec.loader.exec_module(package)
+    yield SimpleNamespace(
+        frame=importlib.import_module("benchmarks._suite"),
+        door=importlib.import_module("benchmarks.__main__"),
+    )
+    for name in [name for name in sys.modules if _of_suite(name)]:
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
+def _of_suite(name: str) -> bool:
+    return name == "benchmarks" or name.startswith("benchmarks.")
+
+
+class Fake:
+    """A benchmark that knows its lines."""
+
+    def __init__(self, *lines, error=None):
+        self.__doc__ = "A benchmark that knows its lines.\n\nMore.\n"
+        self.lines, self.error, self.asked = lines, error, []
+
+    def run(self, options):
+        self.asked.append((options, torch.get_num_threads()))
+        yield from self.lines
+        if self.error is not None:
+            raise self.error
+
+
+def fakes(suite):
+    """Two benchmarks: of two peers, one of them slower than its bar; and of one not installed."""
+    result, missing = suite.frame.result, suite.frame.Missing
+    fast = result("loading", "decode", "Pillow | by hand", [1.0, 1.0], [2.0, 3.0], "1.00 s",
+                  "2.50 s", bar=1.5)  # fmt: skip
+    slow = result("loading", "decode", "cv2", [1.0, 2.0], [0.5, 1.0], "1.50 s", "0.75 s", bar=0.9,
+                  note="a note")  # fmt: skip
+    return {
+        "loading": Fake(fast, slow),
+        "inference": Fake(missing("inference", "a network", "fastai", 'pip install ".[peers]"')),
+    }
+
+
+def test_the_ratio_is_that_of_pairs_with_its_quartiles(suite):
+    line = suite.frame.result("b", "w", "p", [1, 2, 4, 8], [2, 8, 4, 80], "", "", bar=2.9)
+    assert line.ratio == pytest.approx(tuple(np.quantile([2, 4, 1, 10], [0.25, 0.5, 0.75])))
+    assert (line.n, line.verdict) == (4, "met")
+    assert dataclasses.replace(line, bar=3.1).verdict == "MISSED"
+    assert dataclasses.replace(line, bar=None).verdict == ""
+
+
+def test_all_run_in_turn_and_each_is_the_first_as_often(suite):
+    order = []
+    calls = {name: partial(order.append, name) for name in ("ours", "a", "b")}
+    ours, peers = suite.frame.paired(calls.pop("ours"), calls, 3)
+    assert len(ours) == 3
+    assert {name: len(seconds) for name, seconds in peers.items()} == {"a": 3, "b": 3}
+    assert order[:3] == ["ours", "a", "b"]  # unmeasured
+    rounds = [order[k : k + 3] for k in (3, 6, 9)]
+    assert [turn[0] for turn in rounds] == ["ours", "a", "b"]
+    assert all(sorted(turn) == ["a", "b", "ours"] for turn in rounds)
+
+
+def test_figures_are_a_second_or_seconds(suite, monkeypatch):
+    seconds = iter([2.0, 4.0, 4.0, 2.0])
+    monkeypatch.setattr(suite.frame, "_seconds", lambda call: (call(), next(seconds))[1])
+    (line,) = suite.frame.compare(
+        "b", "w", lambda: None, {"p": lambda: None}, 2, per=100, bars={"p": 2.0}
+    )
+    assert (line.ours, line.theirs) == ("50.0 images/s", "25.0 images/s")
+    assert line.ratio == (2.0, 2.0, 2.0)
+    assert line.bar == 2.0
+    assert line.raw == ((2.0, 2.0), (4.0, 4.0))
+    assert suite.frame.figure(0.0123, "s") == "12.3 ms"
+
+
+def test_films_begin_anew_where_there_are_fewer(suite, tmp_path):
+    make_cxr_phantoms(8, image_size=32, random_state=0, save_to=tmp_path / "data")
+    paths, labels = suite.frame.films(suite.frame.Options(data=tmp_path / "data"), 19)
+    assert len(paths) == len(labels) == 19
+    assert len(set(paths)) == 8
+    assert paths[8:16] == paths[:8]
+    assert [Path(path).parent.name for path in paths] == labels.tolist()
+    assert len(set(labels[:4])) == 4
+
+
+def test_films_are_drawn_without_data(suite):
+    paths, labels = suite.frame.films(suite.frame.Options(quick=True), 20, size=32)
+    assert len(set(paths)) == 20
+    assert len(set(labels[:4])) == 4
+    with Image.open(paths[19]) as copy, Image.open(paths[3]) as drawn:
+        assert copy.format == "JPEG"
+        assert copy.size == (32, 32)
+        assert (np.asarray(copy) == np.asarray(drawn)).all()
+    assert labels[19] == labels[3]
+
+
+def test_the_suite_shows_lines_and_bars(suite, capsys):
+    assert suite.door.main(["--threads", "1"], fakes(suite)) == 0
+    said = capsys.readouterr().out
+    assert "2.50x (2.25 to 2.75)  Pillow | by hand: 2.50 s, skcxr 1.00 s; 2 pairs  bar 1.5 met" in (
+        said
+    )
+    assert "0.50x (0.50 to 0.50)  cv2: 0.75 s, skcxr 1.50 s; 2 pairs; a note  bar 0.9 MISSED" in (
+        said
+    )
+    assert 'not measured: fastai: pip install ".[peers]"' in said
+    assert f"torch {torch.__version__.partition('+')[0]}" in said
+
+
+def test_a_smoke_run_judges_nothing(suite, capsys):
+    suite.door.main(["loading", "--quick"], fakes(suite))
+    assert "bar" not in capsys.readouterr().out
+
+
+def test_options_reach_the_benchmark(suite, tmp_path):
+    known, before = fakes(suite), torch.get_num_threads()
+    given = [
+        "--quick",
+        "--data",
+        str(tmp_path),
+        "--weights",
+        "w",
+        "--threads",
+        "2",
+        "--repeat",
+        "3",
+    ]
+    suite.door.main(["loading", *given], known)
+    ((options, threads),) = known["loading"].asked
+    assert options == suite.frame.Options(True, tmp_path, "w", "cpu", 2, 3)
+    assert threads == 2
+    assert torch.get_num_threads() == before
+    assert known["inference"].asked == []
+
+
+def test_one_that_fails_does_not_take_the_others_along(suite, tmp_path, capsys):
+    known = {
+        "loading": Fake(*fakes(suite)["loading"].lines, error=OSError("disk full")),
+        "search": Fake("no line"),
+        "inference": fakes(suite)["inference"],
+    }
+    assert suite.door.main(["--out", str(tmp_path)], known) == 1
+    said = capsys.readouterr()
+    assert "ERROR loading: OSError" in said.out
+    assert "ERROR search: TypeError" in said.out
+    assert "disk full" in said.err
+    assert "failed: loading, search" in said.out
+    assert list(json.loads((tmp_path / "results.json").read_text())["runs"]) == ["inference"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "no benchmark is called nothing; there are loading, inference"),
+        (["--repeat", "0"], "--repeat must be 1 or more, got 0"),
+        (["--data", "nowhere"], "nowhere is no folder"),
+    ],
+)
+def test_what_cannot_be_run_is_said(suite, capsys, arguments, message):
+    with pytest.raises(SystemExit) as stopped:
+        suite.door.main(arguments, fakes(suite))
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_later_runs_join_the_results_of_the_machine(suite, tmp_path):
+    known = fakes(suite)
+    suite.door.main(["inference", "--out", str(tmp_path)], known)
+    suite.door.main(["loading", "--out", str(tmp_path)], known)
+    suite.door.main(["inference", "--quick", "--out", str(tmp_path)], known)
+    record = suite.door.Record(tmp_path, suite.frame.machine())
+    assert [name for name, _, _ in record.runs()] == ["loading", "inference"]  # the suite's order
+    assert [run["quick"] for _, run, _ in record.runs()] == [False, True]
+    assert tuple(record.runs()[0][2]) == known["loading"].lines
+    assert tuple(record.runs()[1][2]) == known["inference"].lines
+
+
+def test_results_of_another_machine_are_not_mixed(suite, tmp_path):
+    known = fakes(suite)
+    suite.door.main(["loading", "--out", str(tmp_path)], known)
+    file = tmp_path / "results.json"
+    content = json.loads(file.read_text())
+    content["machine"]["processor"] = "another"
+    file.write_text(json.dumps(content))
+    with pytest.raises(SystemExit, match="processor was 'another'"):
+        suite.door.main(["inference", "--out", str(tmp_path)], known)
+    assert json.loads(file.read_text()) == content
+    assert known["inference"].asked == []
+
+
+def test_tables_and_the_picture_show_every_line(suite, tmp_path):
+    suite.door.main(["--out", str(tmp_path)], fakes(suite))
+    table = (tmp_path / "RESULTS.md").read_text()
+    assert "| decode | Pillow \\| by hand | 2.50x (2.25 to 2.75) | 1.5 met | 1.00 s |" in table
+    assert '| a network | fastai | not measured |  |  | pip install ".[peers]" |  |' in table
+    rows = pd.read_csv(tmp_path / "benchmarks.csv", keep_default_na=False)
+    assert rows["against"].tolist() == ["Pillow | by hand", "cv2", "fastai"]
+    assert rows["bar"].tolist() == ["1.5 met", "0.9 MISSED", ""]
+    assert not list(tmp_path.glob(".*"))
+    with Image.open(tmp_path / "benchmarks.png") as picture:
+        assert min(picture.size) > 100
+
+
+def test_a_benchmark_is_listed_with_what_it_is(suite, capsys):
+    assert suite.door.main(["--list"], fakes(suite)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["loading", "inference"]
+    assert lines[0].endswith("A benchmark that knows its lines.")
+
+
+def test_every_benchmark_says_what_it_compares(suite):
+    for name in suite.door.SUITE:
+        module = importlib.import_module(f"benchmarks.{name}")
+        assert len(module.__doc__.strip().splitlines()) > 1, name
+        assert list(inspect.signature(module.run).parameters) == ["options"], name
+
+
+def test_peak_memory_is_that_of_the_process_alone(suite):
+    memory = importlib.import_module("benchmarks.memory")
+    held = np.ones(2**25)  # 256 MiB here must not be seen there
+    few, many = (
+        memory.peak(f"held = b'x' * {n} * 2**20", options=suite.frame.Options()) for n in (1, 201)
+    )
+    assert few < held.nbytes / 2**20
+    assert many - few == pytest.approx(200, abs=20)
+
+
+@pytest.mark.slow
+def test_the_command_runs(suite, tmp_path):
+    command = [sys.executable, "-m", "benchmarks", "growth", "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=SOURCE.parent, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("the same with 200 files") == 3
+    assert (tmp_path / "benchmarks.png").is_file()

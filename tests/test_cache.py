@@ -30,7 +30,7 @@ from skcxr import (
     SkcxrWarning,
 )
 from skcxr._cache import Decoder
-from skcxr.images import decode
+from skcxr.images import decode, decode_with_kind
 
 
 def entries(folder):
@@ -44,9 +44,9 @@ def decodes(monkeypatch):
 
     def spy(path, *args):
         seen.append(os.fspath(path))
-        return decode(path, *args)
+        return decode_with_kind(path, *args)
 
-    monkeypatch.setattr(skcxr._cache, "decode", spy)
+    monkeypatch.setattr(skcxr._cache, "decode_with_kind", spy)
     return seen
 
 
@@ -71,6 +71,45 @@ def test_images_are_kept_in_the_depth_of_their_source(dtype, tmp_path):
     held = cache.held(str(path), None)
     assert fresh.dtype == held.dtype == dtype
     assert_array_equal(fresh, held)
+
+
+def test_an_entry_is_an_npy_file_with_a_checksum_behind_it(files, tmp_path):
+    image = Decoder(tmp_path)(files[0], (8, 9))
+    (entry,) = entries(tmp_path)
+    assert entry.read_bytes()[:-4] == _npy(image)
+    assert_array_equal(np.load(entry), image)
+
+
+def test_a_file_is_opened_once_to_be_decoded_and_kept_and_never_again(files, tmp_path, monkeypatch):
+    opened = []
+
+    def spy(path, *args, **kwargs):
+        opened.append(path)
+        return open(path, *args, **kwargs)
+
+    monkeypatch.setattr("skcxr.images.open", spy, raising=False)
+    for _ in range(2):
+        ImageLoader(8, memory=tmp_path).transform(files)
+    assert sorted(opened) == sorted(files)
+
+
+def test_nothing_half_written_is_left_where_writing_fails_or_is_interrupted(
+    files, tmp_path, monkeypatch
+):
+    cache = Decoder(tmp_path)
+    cache(files[0], 8)
+    for error in (OSError(errno.EIO, "no"), KeyboardInterrupt()):
+
+        def fail(*paths, error=error):
+            raise error
+
+        monkeypatch.setattr(os, "replace", fail)
+        expected = pytest.raises(KeyboardInterrupt)
+        if isinstance(error, OSError):
+            expected = pytest.warns(SkcxrWarning, match="cannot be written")
+        with expected:
+            cache(files[1], 8)
+    assert len(entries(tmp_path)) == 1
 
 
 def test_a_changed_file_misses_even_with_its_old_size(tmp_path):

@@ -18,8 +18,9 @@ ORDER = [
     "datasets", "_threads", "batches", "_embeddings", "preprocessing", "augmentation",
     "_model_files", "_archives", "_weights", "_own_networks", "_foreign_networks", "networks",
     "_epochs", "training", "_inputs", "_settings", "_checkpoints", "_parallel", "_nets",
-    "_targets", "classifier", "features", "metrics", "model_selection", "recipes", "inspection", "audit",
-    "outliers", "report", "_model_entries", "persistence", "distributed", "export", "_demo", "_commands", "cli",
+    "_targets", "classifier", "features", "metrics", "model_selection", "recipes", "inspection",
+    "audit", "outliers", "report", "_model_entries", "persistence", "distributed", "export",
+    "_demo", "_commands", "cli",
 ]  # fmt: skip
 HEAVY = {
     "matplotlib",

@@ -16,8 +16,8 @@ NAMES = [
     "CXRClassifier", "CXRFeatures", "CheckpointError", "DatasetError", "DownloadError",
     "ImageLoader", "ImageReadError", "ImageReadWarning", "InputError", "MissingDependencyError",
     "ModelFileError", "PatientWarning", "PredictionError", "SkcxrError", "SkcxrWarning",
-    "TrainingError", "WeightsError", "__version__", "export_onnx", "load_cxr_folder", "load_cxr_table",
-    "load_model", "make_cxr_phantoms", "read_image", "save_model",
+    "TrainingError", "WeightsError", "__version__", "export_onnx", "load_cxr_folder",
+    "load_cxr_table", "load_model", "make_cxr_phantoms", "read_image", "save_model",
 ]  # fmt: skip
 
 
