@@ -122,8 +122,8 @@ def read_image(
     Notes
     -----
     Where the wanted size is far below the size of a JPEG, the file is decoded at 1/2, 1/4 or 1/8
-    of its scale (still at least `size`) and resized from there, which is several times
-    faster and changes pixels by half a gray level on average, by more at sharp edges.
+    of its scale (still at least `size`) and resized from there, which is several times faster
+    and changes pixels by half a gray level on average, by more at sharp edges.
 
     16-bit colour and 16-bit gray with alpha (PNG, TIFF) come out with 8-bit precision: Pillow
     has no deeper mode for them.
@@ -384,9 +384,11 @@ def _resize_box(
         source = array if array.dtype == np.uint8 else array.astype(np.float32, copy=False)
         image = Image.fromarray(np.ascontiguousarray(source))
         rows, columns = array.shape
-    if (rows, columns) == size:
+    whole = (0, 0, columns, rows)
+    box = box or whole
+    if (rows, columns) == size and box == whole:
         return _as_array(picture)
-    left, top, right, bottom = box or (0, 0, columns, rows)
+    left, top, right, bottom = box
     height, width = bottom - top, right - left
     inner = size
     if mode == "pad":

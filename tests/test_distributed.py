@@ -10,10 +10,14 @@ import threading
 import time
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
+from sklearn.ensemble import VotingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 
 from skcxr import (
@@ -286,3 +290,53 @@ def test_workers_may_die(clf, files, cluster, tmp_path):
     assert np.array_equal(done.to_frame().iloc[:, 1:3].to_numpy(), in_shards(clf, files, 1))
     cluster.wait_for_workers(2, timeout=60)
     assert not set(pids.values()) & set(cluster.run(os.getpid).values())
+
+
+# --------------------------------------------------------------------------------------------
+# scikit-learn's own, through joblib's backend
+# --------------------------------------------------------------------------------------------
+
+
+def lists_of_folds(labels, n_splits=3):
+    folds = StratifiedKFold(n_splits).split(labels, labels)
+    return [(train.tolist(), test.tolist()) for train, test in folds]
+
+
+def test_cross_validation_and_ensembles_are_the_same_on_a_cluster(files, images, cluster):
+    assert cluster.ncores()
+    labels = images[1].tolist()
+    clf = CXRClassifier("smallnet", image_size=20, max_epochs=2, random_state=0)
+    voting = VotingClassifier([("a", clf), ("b", clone(clf).set_params(lr=0.01))], voting="soft")
+    folds = lists_of_folds(labels)
+    expected = cross_val_score(clf, files, labels, cv=folds)
+    proba = clone(voting).fit(files, labels).predict_proba(files)
+    with joblib.parallel_config(backend="dask"):
+        np.testing.assert_array_equal(cross_val_score(clf, files, labels, cv=folds), expected)
+        voting.set_params(n_jobs=2).fit(files, labels)
+    np.testing.assert_array_equal(voting.predict_proba(files), proba)
+
+
+@pytest.mark.slow
+def test_a_search_survives_a_worker(files, images, cluster):
+    labels = images[1].tolist()
+    clf = CXRClassifier("smallnet", image_size=20, max_epochs=40, random_state=0)
+    search = GridSearchCV(
+        clf, {"lr": [0.0003, 0.001, 0.003, 0.01]}, cv=lists_of_folds(labels), refit=False
+    )
+    expected = clone(search).fit(files, labels).cv_results_["mean_test_score"]
+    pids = sorted(cluster.run(os.getpid).values())
+
+    def watch():
+        until = time.monotonic() + 60
+        while not any(cluster.processing().values()) and time.monotonic() < until:
+            time.sleep(0.01)
+        os.kill(pids[0], signal.SIGKILL)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    with joblib.parallel_config(backend="dask"):
+        search.fit(files, labels)
+    thread.join()
+    np.testing.assert_array_equal(search.cv_results_["mean_test_score"], expected)
+    cluster.wait_for_workers(2, timeout=60)
+    assert pids[0] not in cluster.run(os.getpid).values()
