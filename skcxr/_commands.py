@@ -19,6 +19,7 @@ from sklearn.utils import Bunch
 from skcxr._demo import describe_data, make_table
 from skcxr._exceptions import DatasetError, ImageReadWarning, InputError
 from skcxr._files import write_text
+from skcxr._frames import frame_of
 from skcxr._notice import RESEARCH_ONLY
 from skcxr.datasets import load_cxr_folder, load_cxr_table
 from skcxr.metrics._bootstrap import interval_of_mean
@@ -88,8 +89,6 @@ def run_predict(
     model: Any, files: Sequence[Path], csv: Path | None, as_json: bool, console: Console
 ) -> int:
     """Predict each file; return the exit code."""
-    import pandas as pd
-
     paths = list(_expand(files))
     proba, errors = _predict(model, paths, console)
     findings = getattr(model, "findings_", None)
@@ -99,7 +98,7 @@ def run_predict(
     labels = [names[k] if k >= 0 else "" for k in best]
 
     if csv is not None:
-        frame = pd.DataFrame({"path": paths})
+        frame = frame_of({"path": paths})
         if findings is None:
             frame["predicted"] = labels
         for k, name in enumerate(names):

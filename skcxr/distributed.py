@@ -356,8 +356,8 @@ def _finish(folder: str, failures: list[Unreadable]) -> None:
     """List the failures, and remove what killed workers have left."""
     import pandas as pd
 
+    failures = [failure._replace(path=_as_text(failure.path)) for failure in failures]
     frame = pd.DataFrame(failures, columns=list(Unreadable._fields))
-    frame["path"] = [_as_text(path) for path in frame["path"]]
     _put(frame.to_csv(index=False).encode(), os.path.join(folder, _FAILURES))
     for name in os.listdir(folder):
         if _DRAFT.fullmatch(name):

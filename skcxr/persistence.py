@@ -51,6 +51,7 @@ from skcxr._model_files import (
     part,
     put_files,
     read_config,
+    read_file,
     read_recorded,
     record_of,
     require,
@@ -235,13 +236,14 @@ def _load(folder: str, config: dict[str, Any]) -> Any:
     return rebuild(folder, config, WEIGHTS)
 
 
-def _save_of(folder: str) -> tuple[int, ...] | None:
+def _save_of(folder: str) -> tuple[Any, ...] | None:
     """What tells one save into a folder from the next, even of the same model."""
     try:
         status = os.lstat(os.path.join(folder, CONFIG))
-    except OSError:
+        content = read_file(folder, CONFIG)  # saves in one tick of the clock may share an inode
+    except (OSError, ContentError):
         return None
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, content
 
 
 def _reason(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 import warnings
 
 import numpy as np
@@ -266,3 +267,15 @@ def test_the_source_of_a_real_collection(shared_data):
     with pytest.warns(PatientWarning, match="2000 of 2000"):
         bunch = load_cxr_folder(shared_data / "adults256", source=r"^[A-Za-z]+")
     assert set(bunch.source) == {"COVID", "Normal", "TB", "Tuberculosis", "others"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems take no such names")
+def test_names_that_are_no_text_where_pandas_keeps_text_in_arrow(tmp_path):
+    pytest.importorskip("pyarrow")
+    for name in ("A", "B"):
+        (tmp_path / name).mkdir()
+        make = Image.new("L", (8, 8))
+        make.save(os.path.join(tmp_path, name, os.fsdecode(b"film\xff.png")))
+    data = load_cxr_folder(tmp_path, groups=lambda path: path)
+    assert data.frame["path"].tolist() == data.data
+    assert all(path.endswith("film\udcff.png") for path in data.data)

@@ -13,14 +13,14 @@ ROOT = Path(skcxr.__file__).parent
 
 # each room may import those before it
 ORDER = [
-    "_exceptions", "_optional", "_notice", "_onnx_input", "_seeds", "_files", "_callbacks",
-    "_quiet", "_pillow", "_dicom", "images", "_cache", "_patients", "_pictures", "_fingerprints",
-    "datasets", "_threads", "batches", "_embeddings", "preprocessing", "augmentation",
-    "_model_files", "_archives", "_weights", "_own_networks", "_foreign_networks", "networks",
-    "_epochs", "training", "_inputs", "_settings", "_checkpoints", "_parallel", "_nets",
-    "_targets", "classifier", "features", "metrics", "model_selection", "recipes", "inspection",
-    "audit", "outliers", "report", "_model_entries", "persistence", "distributed", "export",
-    "_demo", "_commands", "cli",
+    "_exceptions", "_optional", "_notice", "_onnx_input", "_seeds", "_files", "_frames",
+    "_callbacks", "_quiet", "_pillow", "_dicom", "images", "_cache", "_patients", "_pictures",
+    "_fingerprints", "datasets", "_threads", "batches", "_embeddings", "preprocessing",
+    "augmentation", "_model_files", "_archives", "_weights", "_own_networks", "_foreign_networks",
+    "networks", "_epochs", "training", "_inputs", "_settings", "_checkpoints", "_parallel",
+    "_nets", "_targets", "classifier", "features", "metrics", "model_selection", "recipes",
+    "inspection", "audit", "outliers", "report", "_model_entries", "persistence", "distributed",
+    "export", "_demo", "_commands", "cli",
 ]  # fmt: skip
 HEAVY = {
     "matplotlib",

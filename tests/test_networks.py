@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from skcxr import InputError, MissingDependencyError, SkcxrWarning, WeightsError
+from skcxr import InputError, MissingDependencyError, SkcxrWarning, WeightsError, networks
 from skcxr.networks import InputSpec, build_network, input_spec, list_backbones
 
 ANY_SIZE = InputSpec(None, 1, None, None, "hamming", False)
@@ -75,6 +75,8 @@ def test_timm_brings_nothing_from_elsewhere(name):
     [("timm", "timm", "resnet18"), ("torchxrayvision", "xrv", "densenet121-res224-all")],
 )
 def test_libraries_that_are_not_there_are_named(library, kind, name, monkeypatch):
+    networks._find.cache_clear()
+    networks._known_weights.cache_clear()
     monkeypatch.setitem(sys.modules, library, None)
     for call in (
         lambda: list_backbones(kind),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from skcxr._exceptions import InputError
+from skcxr._frames import frame_of
 from skcxr._patients import as_paths, patients_from_names
 from skcxr._seeds import draw_seed
 from skcxr.audit._acquisition import (
@@ -292,10 +293,9 @@ def _unreadable(reading: Reading, names: list[str]) -> list[Finding]:
 
 
 def _failures(reading: Reading, names: list[str]) -> Any:
-    import pandas as pd
 
     rows = [[names[i], reason] for i, reason in reading.failures.items()]
-    return pd.DataFrame(rows, columns=["image", "reason"])
+    return frame_of(rows, columns=["image", "reason"])
 
 
 def _split_findings(split: Array | None, patients: Array) -> list[Finding]:
@@ -320,8 +320,6 @@ def _split_findings(split: Array | None, patients: Array) -> list[Finding]:
 
 def _classes(labels: Array, patients: Array) -> tuple[Any, list[Finding]]:
     """Images and patients of each class; patients who fill one, or are in several."""
-    import pandas as pd
-
     rows, findings = [], []
     n_patients = len(set(patients.tolist()))
     share_least, least, times = _LARGE
@@ -342,7 +340,7 @@ def _classes(labels: Array, patients: Array) -> tuple[Any, list[Finding]]:
                     [patient],
                 )
             )
-    table = pd.DataFrame(rows, columns=["class", "images", "patients", "most of one patient"])
+    table = frame_of(rows, columns=["class", "images", "patients", "most of one patient"])
     if n_patients < len(labels):
         findings.append(
             Finding(
@@ -353,7 +351,7 @@ def _classes(labels: Array, patients: Array) -> tuple[Any, list[Finding]]:
                 {"images": len(labels), "patients": n_patients},
             )
         )
-    pairs = pd.DataFrame({"patient": patients, "class": labels}).drop_duplicates()
+    pairs = frame_of({"patient": patients, "class": labels}).drop_duplicates()
     several = pairs["patient"].value_counts()
     several = several[several > 1]
     if len(several):
@@ -372,9 +370,7 @@ def _classes(labels: Array, patients: Array) -> tuple[Any, list[Finding]]:
 
 def _measured(reading: Reading, given: _Given) -> Any:
     """One row an image: what was measured, then what was given."""
-    import pandas as pd
-
-    table = pd.DataFrame(reading.rows)
+    table = frame_of(reading.rows)
     if {"height", "width"} <= set(table.columns):
         table["aspect"] = table["width"] / table["height"]
     if "white rectangles" in table:

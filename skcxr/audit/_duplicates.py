@@ -12,6 +12,7 @@ import numpy as np
 
 from skcxr._exceptions import MissingDependencyError
 from skcxr._fingerprints import find_copies
+from skcxr._frames import frame_of
 from skcxr.audit._findings import Finding
 from skcxr.audit._reading import Reading
 
@@ -41,8 +42,6 @@ def duplicate_pairs(reading: Reading, others: dict[str, Reading]) -> tuple[Any, 
     notes : list of Finding
         What was not looked for.
     """
-    import pandas as pd
-
     rows: list[list[Any]] = []
     notes: list[Finding] = []
     usable = [_usable(reading), *map(_usable, others.values())]
@@ -75,7 +74,7 @@ def duplicate_pairs(reading: Reading, others: dict[str, Reading]) -> tuple[Any, 
                 "have no details that tell a copy from another chest.",
             )
         )
-    return pd.DataFrame(rows, columns=[*COLUMNS, "collection"]), notes
+    return frame_of(rows, columns=[*COLUMNS, "collection"]), notes
 
 
 def _usable(reading: Reading) -> Array:

@@ -17,6 +17,7 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Options, StrOptions, validate_params
 
 from skcxr._exceptions import DatasetError
+from skcxr._frames import frame_of
 from skcxr.datasets._layouts import (
     SEX,
     ages,
@@ -139,8 +140,6 @@ def load_nih_chestxray14(
     >>> bunch.groups.tolist(), bunch.frame["view"].tolist()
     (['00000001'], ['PA'])
     """
-    import pandas as pd
-
     wanted = wanted_views(views)
     folder = as_folder(folder)
     path = str(find_table(folder, "Data_Entry_2017*.csv"))
@@ -155,7 +154,7 @@ def load_nih_chestxray14(
     if unknown := set().union(*labels) - set(NIH_FINDINGS):
         raise DatasetError(f"{path!r} has the findings {sorted(unknown)}, which are none of its 14")
     sex = "Patient Sex" if "Patient Sex" in given else "Patient Gender"
-    table = pd.DataFrame(
+    table = frame_of(
         {
             "path": [where.get(name, os.path.join(folder, "images", name)) for name in names],
             **{finding: [float(finding in of) for of in labels] for finding in NIH_FINDINGS},
@@ -292,7 +291,7 @@ def load_chexpert(
             labels[finding] = [empty if np.isnan(n) else meaning[n] for n in numbers]
         frontal = text_of(given["Frontal/Lateral"]) == "Frontal"
         tables.append(
-            pd.DataFrame(
+            frame_of(
                 {
                     "path": [_chexpert_image(bases, name) for name in names],
                     **labels,

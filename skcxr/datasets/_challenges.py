@@ -11,6 +11,7 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
 from skcxr._exceptions import DatasetError, PatientWarning
+from skcxr._frames import frame_of
 from skcxr.datasets._layouts import as_folder, find_table, image_of, load, read_table, text_of
 
 __all__ = ["load_rsna_pneumonia", "load_vindr_cxr"]
@@ -132,7 +133,7 @@ def load_rsna_pneumonia(folder: str | os.PathLike[str]) -> Bunch:
     known = _nih_patients(folder)
     groups = [known.get(name, name) for name in names]
     images = os.path.join(folder, "stage_2_train_images")
-    table = pd.DataFrame(
+    table = frame_of(
         {
             "path": [image_of(images, name, ".dcm") for name in names],
             "target": text_of(one["class"]),

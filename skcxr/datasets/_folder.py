@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from skcxr._exceptions import DatasetError, PatientWarning, SkcxrWarning
+from skcxr._frames import frame_of
 from skcxr._patients import Rule, patients_from_names, rule_from
 from skcxr.images import sniff
 
@@ -131,8 +132,6 @@ def load_cxr_folder(
     >>> bunch.groups.tolist()
     ['IM-0007', 'IM-0001', 'IM-0001']
     """
-    import pandas as pd
-
     source_rule = None if source is None else rule_from(source, "source")
     group_rule = None if groups is None else rule_from(groups, "groups")
     root = folder_name(root)
@@ -162,7 +161,7 @@ def load_cxr_folder(
         "source": sources,
         "split": split,
     }
-    frame = pd.DataFrame(columns)
+    frame = frame_of(columns)
     return Bunch(
         data=paths,
         target=target,
@@ -346,8 +345,8 @@ def describe(
     lines = [f"Chest radiographs from {where}:", ""]
     lines += [f"- all: {_counted(frame)}"]
     if findings is None:
-        for name, part in frame.groupby("target"):
-            lines.append(f"- {name}: {_counted(part)}")
+        for name in sorted(set(frame["target"].dropna())):
+            lines.append(f"- {name}: {_counted(frame[frame['target'] == name])}")
     for name in findings or []:
         present = frame[frame[name] == 1]
         lines.append(f"- {name}: {_counted(present)}, labelled in {frame[name].count()}")

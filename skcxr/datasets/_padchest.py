@@ -11,6 +11,7 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import validate_params
 
 from skcxr._exceptions import DatasetError
+from skcxr._frames import frame_of
 from skcxr.datasets._layouts import (
     SEX,
     as_folder,
@@ -139,7 +140,7 @@ def load_padchest(
     studied = pd.to_numeric(or_empty(given, "StudyDate_DICOM", as_text=False), "coerce")
     born = pd.to_numeric(or_empty(given, "PatientBirth", as_text=False), "coerce")
     folders = [folder, os.path.join(folder, "images")]
-    table = pd.DataFrame(
+    table = frame_of(
         {
             "path": [
                 first_there(

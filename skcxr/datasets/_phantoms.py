@@ -21,6 +21,7 @@ from sklearn.utils._param_validation import (
 )
 
 from skcxr._exceptions import DatasetError
+from skcxr._frames import frame_of
 from skcxr.datasets._anatomy import Array, Generator, attenuation, draw_patient, draw_view
 
 __all__ = ["make_cxr_phantoms"]
@@ -168,8 +169,6 @@ def make_cxr_phantoms(
     >>> bunch.groups.tolist()[:4]
     ['00000002', '00000002', '00000004', '00000004']
     """
-    import pandas as pd
-
     if n_patients is None:
         n_patients = min(max(n_classes, round(n_samples / 3)), _PATIENTS)
     exposures = _deal(n_samples, n_classes, n_patients)
@@ -212,7 +211,7 @@ def make_cxr_phantoms(
         source=source,
         split=split,
         skipped=[],
-        frame=pd.DataFrame(columns),
+        frame=frame_of(columns),
         DESCR=_describe(target, n_patients, image_size, noise, shortcut),
     )
 

@@ -11,6 +11,7 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import validate_params
 
 from skcxr._exceptions import DatasetError
+from skcxr._frames import frame_of
 from skcxr.datasets._fetch import FETCHED, Remote, get_data_home
 from skcxr.datasets._folder import Skipped, describe, load_cxr_folder
 from skcxr.datasets._layouts import load, one_of, read_table, text_of, wanted_views
@@ -320,7 +321,7 @@ def _covid19(folder: str, views: set[str] | None) -> Bunch:
     ]
     usable = (text_of(given["modality"]) == "X-ray") & ~np.isin(findings.astype(str), _UNLABELLED)
     columns = [name for name in _COVID19_COLUMNS if name in given]
-    table = pd.DataFrame(
+    table = frame_of(
         {
             "path": paths,
             "target": findings,

@@ -21,6 +21,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from skcxr._exceptions import DatasetError, PatientWarning
+from skcxr._frames import frame_of
 from skcxr._patients import patients_from_names
 from skcxr.datasets._folder import (
     SPLIT_NAMES,
@@ -237,7 +238,7 @@ def load_cxr_table(
             f"column {target!r} of {where} holds labels of kinds that have no order ({error}); "
             "make them all str"
         ) from error
-    frame = pd.DataFrame(series)  # at once: pandas warns of many columns added one by one
+    frame = frame_of(series)  # at once: pandas warns of many columns added one by one
     return Bunch(
         data=paths,
         target=values,
