@@ -10,6 +10,7 @@ paths and lists of failures.
 
 from __future__ import annotations
 
+import csv
 import functools
 import hashlib
 import importlib.util
@@ -55,7 +56,7 @@ _MODEL = "_model"  # what begins with "_" or "." is not read as a part of the ta
 _FAILURES = "_failures.csv"
 _TABLE = re.compile(r"part-\d{6}-[0-9a-f]{16}\.(parquet|csv)")
 _DRAFT = re.compile(r"\.part-.*\.draft")
-_MOST_FAILED = 10  # shards after which the fault is taken to be that of all of them
+_MOST_FAILED = 10  # shards in a row after which the fault is taken to be that of all of them
 _AHEAD = 4  # shards that wait at the scheduler for each thread of the cluster
 
 
@@ -217,7 +218,7 @@ def predict(
         os.makedirs(folder, exist_ok=True)
     if not os.path.isdir(folder):
         raise InputError(f"out={os.fspath(out)!r} is a file; give the name of a folder")
-    there = sorted(entry for entry in os.listdir(folder) if _TABLE.fullmatch(entry))
+    there = _tables_in(folder)
     kind = _settle_format(table_format, there)
     mark = _keep_model(model, folder, there)
     shards = list(_cut(names, shard_size, mark, folder, kind))
@@ -225,8 +226,9 @@ def predict(
 
     failures: dict[int, list[Unreadable]] = {}
     missing = []
+    written = set(there)
     for shard in shards:
-        found = _failures_in(shard) if os.path.basename(shard.table) in set(there) else None
+        found = _failures_in(shard) if os.path.basename(shard.table) in written else None
         if found is None:
             missing.append(shard)
         else:
@@ -234,14 +236,17 @@ def predict(
 
     run = _here(missing, folder, mark) if client is None else _there(missing, folder, mark, client)
     faults: dict[int, BaseException] = {}
+    in_a_row = 0
     for shard, result in _shown(run, len(missing)) if verbose else run:
         if isinstance(result, BaseException):
             faults[shard.number] = result
-            if len(faults) == _MOST_FAILED:
+            in_a_row += 1
+            if in_a_row == _MOST_FAILED:
                 run.close()
                 break
         else:
             failures[shard.number] = result
+            in_a_row = 0
     if faults:
         number, fault = min(faults.items())
         shard = shards[number]
@@ -250,6 +255,7 @@ def predict(
             f"{shard.start} to {shard.start + len(shard.paths) - 1}): {type(fault).__name__}: "
             f"{fault}; {len(failures)} are in {folder!r}, and the next call goes on"
         ) from fault
+    _check_tables(_tables_in(folder), shards, folder)  # of another run at the same time
     unread = [failure for number in sorted(failures) for failure in failures[number]]
     _finish(folder, unread)
     return PredictedFiles(folder, [shard.table for shard in shards], len(names), unread)
@@ -258,6 +264,10 @@ def predict(
 # --------------------------------------------------------------------------------------------
 # the folder
 # --------------------------------------------------------------------------------------------
+
+
+def _tables_in(folder: str) -> list[str]:
+    return sorted(name for name in os.listdir(folder) if _TABLE.fullmatch(name))
 
 
 def _settle_format(wanted: str, there: list[str]) -> str:
@@ -356,9 +366,9 @@ def _finish(folder: str, failures: list[Unreadable]) -> None:
     """List the failures, and remove what killed workers have left."""
     import pandas as pd
 
-    failures = [failure._replace(path=_as_text(failure.path)) for failure in failures]
-    frame = pd.DataFrame(failures, columns=list(Unreadable._fields))
-    _put(frame.to_csv(index=False).encode(), os.path.join(folder, _FAILURES))
+    rows = [(position, _as_text(path), _as_text(why)) for position, path, why in failures]
+    frame = pd.DataFrame(rows, columns=list(Unreadable._fields))
+    _put(_as_csv(frame), os.path.join(folder, _FAILURES))
     for name in os.listdir(folder):
         if _DRAFT.fullmatch(name):
             with suppress(OSError):
@@ -375,9 +385,18 @@ def _put(content: bytes, file: str) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(draft, file)
+    except FileNotFoundError:
+        if not os.path.exists(file):  # where it does, another run is done and has cleared up
+            raise
     finally:
         with suppress(OSError):  # replaced: gone
             os.unlink(draft)
+
+
+def _as_csv(frame: Any) -> bytes:
+    # text in quotes, or a carriage return in a name would end its line
+    text: str = frame.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
+    return text.encode()
 
 
 def _read(table: str, columns: list[str] | None = None) -> Any:
@@ -430,7 +449,7 @@ def _there(
     distributed = import_optional("distributed", "dask")
     waiting = iter(shards)
     running: dict[str, tuple[_Shard, Any]] = {}
-    results = distributed.as_completed()
+    results = distributed.as_completed(loop=client.loop)
     try:
         while True:
             # a cluster may grow while it works
@@ -461,16 +480,22 @@ def _predict_shard(shard: _Shard, folder: str, mark: str) -> list[Unreadable]:
     proba, reasons = _predict_files(model, shard.paths)
     findings = getattr(model, "findings_", None)
     labels = model.classes_ if findings is None else findings
+    if proba.shape != (len(shard.paths), len(labels)):
+        raise InputError(
+            f"predict_proba of {type(model).__name__} gives an array of shape {proba.shape} for "
+            f"{len(shard.paths)} files and {len(labels)} classes or findings; a table needs one "
+            "column for each"
+        )
     frame = pd.DataFrame({"path": [_as_text(path) for path in shard.paths]})
     for k, name in enumerate(labels):
         frame[f"probability of {name}"] = proba[:, k]
-    frame["error"] = [reasons.get(k, "") for k in range(len(shard.paths))]
+    frame["error"] = [_as_text(reasons.get(k, "")) for k in range(len(shard.paths))]
     if shard.table.endswith(".parquet"):
         content = io.BytesIO()
         frame.to_parquet(content, index=False)
         _put(content.getvalue(), shard.table)
     else:
-        _put(frame.to_csv(index=False).encode(), shard.table)
+        _put(_as_csv(frame), shard.table)
     return [Unreadable(shard.start + k, shard.paths[k], reasons[k]) for k in sorted(reasons)]
 
 
@@ -478,6 +503,10 @@ def _predict_shard(shard: _Shard, folder: str, mark: str) -> list[Unreadable]:
 def _loaded(place: str, mark: str, pid: int) -> Any:
     """The model, once for each process; `mark` tells it from another at the same place."""
     model = load_model(place)
+    if _mark(place) != mark:
+        raise InputError(
+            f"another run has put another model into {place!r}; give it its own folder"
+        )
     if "on_error" in model.get_params(deep=False):
         model.set_params(on_error="nan")
     return model
@@ -490,7 +519,7 @@ def _predict_files(model: Any, paths: list[str]) -> tuple[np.ndarray[Any, Any], 
     with one_at_a_time(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            proba = np.asarray(model.predict_proba(paths))
+            proba = np.asarray(model.predict_proba(paths), dtype=np.float64)
         except ImageReadError:  # of an estimator that cannot do without an image
             reasons = _unreadable(paths)
             if not reasons:

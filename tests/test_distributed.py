@@ -18,6 +18,8 @@ from sklearn.base import clone
 from sklearn.ensemble import VotingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 
 from skcxr import (
@@ -68,7 +70,7 @@ def cluster():
         dask.LocalCluster(
             n_workers=2, threads_per_worker=1, dashboard_address=":0", memory_limit=None
         ) as cluster,
-        dask.Client(cluster) as client,
+        dask.Client(cluster, set_as_default=False) as client,  # a user may have several
     ):
         yield client
 
@@ -213,31 +215,111 @@ def test_a_fault_of_all_shards_ends_the_run(clf, files, tmp_path, monkeypatch):
     assert len(tries) == 10
 
 
-def test_pipelines_that_need_every_image_get_those_that_are(files, images, tmp_path):
+def test_shards_that_fail_here_and_there_do_not_end_the_run(clf, files, tmp_path, monkeypatch):
+    put = distributed._put
+
+    def every_other(content, file):
+        if int(Path(file).name.split("-")[1]) % 2:
+            raise OSError(5, "Input/output error")
+        put(content, file)
+
+    monkeypatch.setattr(distributed, "_put", every_other)
+    with pytest.raises(PredictionError, match="12 of 24 shards"):
+        predict(clf, files, tmp_path / "out", shard_size=1)
+    assert len(tables(tmp_path / "out")) == 12
+
+
+def test_no_shard_is_predicted_by_the_model_of_another_run(
+    clf, files, images, tmp_path, monkeypatch
+):
+    """Two runs may begin in one empty folder at the same time."""
+    other = CXRClassifier("smallnet", image_size=20, max_epochs=1, random_state=1)
+    other.fit(files, images[1])
+    keep = distributed._keep_model
+
+    def and_another(model, folder, there):
+        mark = keep(model, folder, there)
+        save_model(other, os.path.join(folder, "_model"))
+        return mark
+
+    monkeypatch.setattr(distributed, "_keep_model", and_another)
+    with pytest.raises(PredictionError, match="another model"):
+        predict(clf, files, tmp_path / "out")
+    assert not tables(tmp_path / "out")
+
+
+def test_tables_of_another_run_at_the_same_time_are_told(clf, files, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    put = distributed._put
+
+    def and_another(content, file):
+        put(content, file)
+        (out / "part-000000-0123456789abcdef.csv").write_bytes(b"of another run")
+
+    monkeypatch.setattr(distributed, "_put", and_another)
+    with pytest.raises(InputError, match="not of these paths"):
+        predict(clf, files, out)
+
+
+def test_a_draft_that_another_run_cleared_away_is_no_fault(tmp_path, monkeypatch):
+    replace, table = os.replace, str(tmp_path / "part")
+
+    def cleared(draft, file):
+        os.unlink(draft)
+        replace(draft, file)
+
+    monkeypatch.setattr(distributed.os, "replace", cleared)
+    with pytest.raises(FileNotFoundError):  # nobody has written the table
+        distributed._put(b"mine", table)
+    Path(table).write_bytes(b"theirs")
+    distributed._put(b"mine", table)
+    assert Path(table).read_bytes() == b"theirs"
+
+
+def test_what_is_no_column_for_each_class_is_told(files, images, tmp_path):
     pytest.importorskip("skops")
     features = CXRFeatures("smallnet", weights=None, image_size=20, random_state=0)
-    model = make_pipeline(features, LogisticRegression()).fit(files, images[1])
+    model = make_pipeline(features, MultiOutputClassifier(LogisticRegression()))
+    model.fit(files, np.stack([images[1] == "h", images[1] == "v"], axis=1))
+    with pytest.raises(PredictionError, match=r"gives an array of shape \(2, 24, 2\) for 24 files"):
+        predict(model, files, tmp_path / "out")
+
+
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+def test_pipelines_that_need_every_image_get_those_that_are(files, images, kind, tmp_path):
+    pytest.importorskip("skops")
+    features = CXRFeatures("smallnet", weights=None, image_size=20, random_state=0)
+    final = MLPClassifier(max_iter=2, random_state=0)  # whose probabilities are float32
+    model = make_pipeline(features, final).fit(files, images[1])
     gone = str(tmp_path / "gone.png")
     paths = [*files[:3], gone, gone]
-    done = predict(model, paths, tmp_path / "out", shard_size=4)
+    done = predict(model, paths, tmp_path / "out", shard_size=2, table_format=kind)
     assert [failure.position for failure in done.failures] == [3, 4]
     proba = done.to_frame().iloc[:, 1:3].to_numpy()
-    assert np.allclose(proba[:3], model.predict_proba(files[:3]), atol=1e-6)
+    assert np.array_equal(proba[:2], model.predict_proba(files[:2]))
+    assert np.allclose(proba[2], model.predict_proba(files[2:3])[0], atol=1e-6)
     assert np.isnan(proba[3:]).all()
     before = tables(tmp_path / "out")
-    assert predict(model, paths, tmp_path / "out", shard_size=4) == done
+    assert predict(model, paths, tmp_path / "out", shard_size=2) == done
     assert tables(tmp_path / "out") == before
 
 
-def test_names_that_are_no_text_are_kept(clf, files, kind, tmp_path):
-    path = os.fsencode(tmp_path) + b"/\xff.png"
+@pytest.mark.parametrize("name", [b"\xff", b"a\rb", b'a\n"b",c'])
+def test_odd_names_are_kept(clf, files, kind, name, tmp_path):
+    path, gone = (os.fsencode(tmp_path) + b"/" + name + end for end in (b".png", b".gone"))
     try:
         Path(os.fsdecode(path)).write_bytes(Path(files[0]).read_bytes())
-    except (OSError, UnicodeError):
-        pytest.skip("this file system takes text only")
-    done = predict(clf, [os.fsdecode(path)], tmp_path / "out", table_format=kind)
-    assert done.failures == []
-    assert done.to_frame()["path"][0].endswith("udcff.png")
+    except (OSError, UnicodeError, ValueError):
+        pytest.skip("this file system has no such names")
+    paths = [os.fsdecode(path), os.fsdecode(gone)]
+    text = [path.encode("utf-8", "backslashreplace").decode() for path in paths]
+    done = predict(clf, paths, tmp_path / "out", table_format=kind)
+    assert [failure.path for failure in done.failures] == paths[1:]
+    assert list(done.to_frame()["path"]) == text
+    assert pd.read_csv(tmp_path / "out" / "_failures.csv")["path"][0] == text[1]
+    before = tables(tmp_path / "out")
+    assert predict(clf, paths, tmp_path / "out") == done
+    assert tables(tmp_path / "out") == before
 
 
 CHILD = """
@@ -303,14 +385,13 @@ def lists_of_folds(labels, n_splits=3):
 
 
 def test_cross_validation_and_ensembles_are_the_same_on_a_cluster(files, images, cluster):
-    assert cluster.ncores()
     labels = images[1].tolist()
     clf = CXRClassifier("smallnet", image_size=20, max_epochs=2, random_state=0)
     voting = VotingClassifier([("a", clf), ("b", clone(clf).set_params(lr=0.01))], voting="soft")
     folds = lists_of_folds(labels)
     expected = cross_val_score(clf, files, labels, cv=folds)
     proba = clone(voting).fit(files, labels).predict_proba(files)
-    with joblib.parallel_config(backend="dask"):
+    with joblib.parallel_config(backend="dask", client=cluster):
         np.testing.assert_array_equal(cross_val_score(clf, files, labels, cv=folds), expected)
         voting.set_params(n_jobs=2).fit(files, labels)
     np.testing.assert_array_equal(voting.predict_proba(files), proba)
@@ -334,7 +415,7 @@ def test_a_search_survives_a_worker(files, images, cluster):
 
     thread = threading.Thread(target=watch)
     thread.start()
-    with joblib.parallel_config(backend="dask"):
+    with joblib.parallel_config(backend="dask", client=cluster):
         search.fit(files, labels)
     thread.join()
     np.testing.assert_array_equal(search.cv_results_["mean_test_score"], expected)
