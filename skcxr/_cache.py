@@ -23,6 +23,7 @@ import stat
 import time
 import warnings
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -160,6 +161,39 @@ class EmbeddingCache:
         """Keep an embedding under a name."""
         if entry is not None:
             self._store(entry, embedding)
+
+    @contextlib.contextmanager
+    def claimed(self, entry: str) -> Iterator[bool]:
+        """Tell the processes that share a cache who embeds an image; False if another does.
+
+        What a killed process has left there is removed like the parts of files that it has left.
+        """
+        parts = os.path.join(os.path.dirname(os.path.dirname(entry)), _PARTS)
+        claim = os.path.join(parts, f"{os.path.basename(entry)}.part")
+        ours = False
+        try:
+            try:
+                _create(claim)
+            except FileNotFoundError:  # the first one, or somebody has removed the folders
+                os.makedirs(parts, exist_ok=True)
+                _create(claim)
+            ours = True
+        except FileExistsError:
+            yield False
+            return
+        except OSError:  # the disk is full or only read: each for itself
+            pass
+        try:
+            yield True
+        finally:
+            if ours:
+                with contextlib.suppress(OSError):
+                    os.unlink(claim)
+
+
+def _create(path: str) -> None:
+    """Make an empty file, or fail where there is one."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
 
 
 def _identify(path: str, settled: bool = False) -> tuple[Any, ...] | None:

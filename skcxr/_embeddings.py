@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -124,7 +123,7 @@ class Embedder:
                 for k, index in enumerate(missing):
                     name = names[index]
                     if name is not None:
-                        if first and not claims.enter_context(_claimed(self.cache.folder, name)):
+                        if first and not claims.enter_context(self.cache.claimed(name)):
                             left.append(index)
                         elif not self._load(names, index, embeddings):
                             batch.append(index)
@@ -145,32 +144,6 @@ _Batch = tuple[list[int], Tensor, list[Unreadable]]
 
 def _unread(labels: Any) -> list[Unreadable]:
     return labels[2] if len(labels) > 2 else []
-
-
-@contextlib.contextmanager
-def _claimed(folder: str | None, name: str) -> Iterator[bool]:
-    """Tell the processes that share a cache who embeds an image; False if another does.
-
-    What a killed process has left there is removed like the parts of files that it has left.
-    """
-    assert folder is not None
-    claim = os.path.join(folder, "parts", f"{os.path.basename(name)}.part")
-    ours = False
-    try:
-        os.makedirs(os.path.dirname(claim), exist_ok=True)
-        os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        ours = True
-    except FileExistsError:
-        yield False
-        return
-    except OSError:  # the disk is full or only read: each for itself
-        pass
-    try:
-        yield True
-    finally:
-        if ours:
-            with contextlib.suppress(OSError):
-                os.unlink(claim)
 
 
 def _shown(batches: Iterator[_Batch], n_images: int) -> Iterator[_Batch]:

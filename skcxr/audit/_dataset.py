@@ -293,7 +293,6 @@ def _unreadable(reading: Reading, names: list[str]) -> list[Finding]:
 
 
 def _failures(reading: Reading, names: list[str]) -> Any:
-
     rows = [[names[i], reason] for i, reason in reading.failures.items()]
     return frame_of(rows, columns=["image", "reason"])
 
