@@ -240,6 +240,14 @@ def _in_turn(paths: list[str], labels: np.ndarray) -> tuple[list[str], np.ndarra
     return [paths[row] for row in order], labels[order]
 
 
+def in_memory(options: Options, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """`n` images of 224 pixels in memory, as EfficientNet-Lite0 takes them, and their labels."""
+    from skcxr import ImageLoader
+
+    paths, labels = films(options, n, size=224)
+    return ImageLoader(image_size=224, interpolation="bicubic").fit_transform(paths), labels
+
+
 def copies(
     paths: Sequence[str], n: int, labels: Sequence[str] | np.ndarray | None = None
 ) -> list[str]:

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks._suite import Missing, Options, Result, compare, films
-from skcxr import CXRClassifier, ImageLoader, export_onnx
+from benchmarks._suite import Missing, Options, Result, compare, in_memory
+from skcxr import CXRClassifier, export_onnx
 
 BACKBONE = "timm:tf_efficientnet_lite0"
 WHAT = "EfficientNet-Lite0, 224 px"
@@ -36,8 +36,7 @@ def run(options: Options) -> Iterator[Result | Missing]:
         yield Missing("inference", WHAT, "all of them", INSTALL_TIMM)
         return
     n_images, n_pairs = (32, 2) if options.quick else (64, options.repeat or 7)
-    paths, labels = films(options, n_images, size=224)
-    images = ImageLoader(image_size=224, interpolation="bicubic").fit_transform(paths)
+    images, labels = in_memory(options, n_images)
     clf = CXRClassifier(
         BACKBONE, weights=options.weights, freeze="backbone", max_epochs=1, image_size=224,
         device=options.device, random_state=0,

@@ -41,9 +41,9 @@ from benchmarks._suite import (
     paired,
     result,
 )  # fmt: skip
+from benchmarks.inference import BACKBONE
 from skcxr import CXRClassifier, CXRFeatures
 
-BACKBONE = "timm:tf_efficientnet_lite0"
 FROZEN = "12 settings x 5 folds over frozen features, EfficientNet-Lite0"
 HAND = "features once by hand"
 

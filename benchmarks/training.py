@@ -18,9 +18,9 @@ from sklearn.base import clone
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks._suite import Missing, Options, Result, compare, films
+from benchmarks._suite import Missing, Options, Result, compare, films, in_memory
 from benchmarks.inference import BACKBONE, INSTALL_TIMM, PEERS, Gray, timm_of
-from skcxr import CXRClassifier, ImageLoader, MissingDependencyError
+from skcxr import CXRClassifier, MissingDependencyError
 from skcxr.networks import build_network
 
 WHAT = "8 steps of fine-tuning EfficientNet-Lite0, 224 px, batches of 16"
@@ -42,8 +42,7 @@ def fine_tuning(options: Options) -> Iterator[Result | Missing]:
         yield Missing("training", WHAT, "all of them", INSTALL_TIMM)
         return
     n_images, n_pairs = (16, 2) if options.quick else (128, options.repeat or 7)
-    paths, labels = films(options, n_images, size=224)
-    images = ImageLoader(image_size=224, interpolation="bicubic").fit_transform(paths)
+    images, labels = in_memory(options, n_images)
     y = np.unique(labels, return_inverse=True)[1]
     clf = CXRClassifier(
         BACKBONE, weights=options.weights, batch_size=16, lr=1e-4, image_size=224,
