@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from skcxr._exceptions import (
         CheckpointError,
+        ContaminationWarning,
         DatasetError,
         DownloadError,
         ImageReadError,
@@ -38,6 +39,7 @@ _HOME = {
     "CXRClassifier": "classifier",
     "CXRFeatures": "features",
     "CheckpointError": "_exceptions",
+    "ContaminationWarning": "_exceptions",
     "DatasetError": "_exceptions",
     "DownloadError": "_exceptions",
     "ImageLoader": "preprocessing",
@@ -87,6 +89,7 @@ __all__ = [
     "CXRClassifier",
     "CXRFeatures",
     "CheckpointError",
+    "ContaminationWarning",
     "DatasetError",
     "DownloadError",
     "ImageLoader",

@@ -173,7 +173,9 @@ def run_evaluate(
     return SOME_UNREAD if errors else 0
 
 
-def run_audit(bunch: Bunch, report: Path | None, as_json: bool, console: Console) -> None:
+def run_audit(
+    bunch: Bunch, weights: str | None, report: Path | None, as_json: bool, console: Console
+) -> None:
     """Look for leaks and shortcuts in `bunch`."""
     from skcxr.audit import audit_dataset
 
@@ -182,7 +184,7 @@ def run_audit(bunch: Bunch, report: Path | None, as_json: bool, console: Console
     describe_data(console.print, bunch)
     found = audit_dataset(
         bunch.data, _labels(bunch), groups=bunch.groups, source=bunch.source, split=bunch.split,
-        frame=bunch.frame,
+        frame=bunch.frame, weights=weights,
     )  # fmt: skip
     console.print(f"\n{found}\n")
     if report is not None:

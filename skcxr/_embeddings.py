@@ -11,17 +11,27 @@ import hashlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from skcxr._cache import Decoder, EmbeddingCache
+from skcxr._contamination import have_learnt, hash_bits
 from skcxr._exceptions import Unreadable
+from skcxr._shipped import Shipped
 from skcxr.batches import BatchLoader, ImageDataset
 
 Array = np.ndarray[Any, Any]
+
+
+class Embedded(NamedTuple):
+    """Embeddings of images."""
+
+    rows: Array  # (n, size); NaN where an image could not be read
+    failures: list[Unreadable]
+    learnt: Array  # (n,): which of them have trained the weights, as far as the package can tell
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,8 @@ class Embedder:
         What decodes and resizes files.
     cache : EmbeddingCache
         Where embeddings are kept.
+    shipped : Shipped or None, default=None
+        Weights of the package, whose images are looked for.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -52,13 +64,12 @@ class Embedder:
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     verbose: bool = False
+    shipped: Shipped | None = None
 
-    def __call__(
-        self, items: list[str] | Array, on_error: str = "raise"
-    ) -> tuple[Array, list[Unreadable]]:
-        """Embeddings of all items, and which of them could not be read and are NaN."""
+    def __call__(self, items: list[str] | Array, on_error: str = "raise") -> Embedded:
+        """Embed all items."""
         kind = torch.empty(0, dtype=self.dtype).numpy().dtype
-        embeddings = np.empty((len(items), self.size), kind)
+        embeddings = np.empty((len(items), self._width), kind)
         failures: list[Unreadable] = []
         names: list[str | None] = [None] * len(items)
         missing = list(range(len(items)))
@@ -69,6 +80,9 @@ class Embedder:
             for batch, pixels, unread in _shown(them, len(missing)) if self.verbose else them:
                 with torch.no_grad():
                     found = self.function(pixels.to(self.device)).to(self.dtype).cpu().numpy()
+                if self.shipped is not None:
+                    learnt = have_learnt(self.shipped, hash_bits(pixels))
+                    found = np.column_stack([found, learnt.astype(kind)])
                 bad = {failure.position for failure in unread}
                 failures += unread
                 for index, embedding in zip(batch, found, strict=True):
@@ -76,11 +90,18 @@ class Embedder:
                     if index not in bad:
                         self.cache.store(names[index], embedding)
         failures.sort(key=lambda failure: failure.position)
-        return embeddings, failures
+        if self.shipped is None:
+            return Embedded(embeddings, failures, np.zeros(len(items), dtype=bool))
+        return Embedded(embeddings[:, :-1].copy(), failures, embeddings[:, -1] == 1)
+
+    @property
+    def _width(self) -> int:
+        """Numbers kept of an image: with weights of the package, whether they have learnt it."""
+        return self.size + (self.shipped is not None)
 
     def _load(self, names: list[str | None], index: int, embeddings: Array) -> bool:
         """Whether the embedding is in the cache, from where it is taken."""
-        held = self.cache.load(names[index], self.size)
+        held = self.cache.load(names[index], self._width)
         if held is not None:
             embeddings[index] = held
         return held is not None
@@ -165,9 +186,11 @@ def cache_mark(
     layer: Any = None,
     pooling: str | None = None,
     amp: bool = False,
+    shipped: Shipped | None = None,
 ) -> str:
     """All that an embedding depends on beside the image; the same for every estimator."""
-    return f"{of_network} {(image_size, interpolation, layer, pooling, amp)}"
+    mark = f"{of_network} {(image_size, interpolation, layer, pooling, amp)}"
+    return mark if shipped is None else f"{mark} {shipped.name}"
 
 
 def fingerprint(network: nn.Module, *parts: Any) -> str:

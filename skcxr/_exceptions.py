@@ -19,6 +19,7 @@ Every class is also the builtin that fits, so ``except OSError`` or
     UserWarning
     └── SkcxrWarning
         ├── PatientWarning            patients are unknown where they matter
+        ├── ContaminationWarning      images have trained the weights that a model starts from
         └── ImageReadWarning          some images could not be read and became NaN
 
 Parameters of a wrong type or range raise scikit-learn's ``InvalidParameterError`` (a
@@ -33,6 +34,7 @@ from typing import Any, NamedTuple
 
 __all__ = [
     "CheckpointError",
+    "ContaminationWarning",
     "DatasetError",
     "DownloadError",
     "ImageReadError",
@@ -296,6 +298,58 @@ class PatientWarning(SkcxrWarning):
     ...     warnings.simplefilter("error", PatientWarning)
     ...     _ = clf.fit(drawn.data, drawn.target, groups=drawn.groups)  # known: no warning
     """
+
+
+class ContaminationWarning(SkcxrWarning):
+    """Images have trained the weights that a model starts from.
+
+    The network has learnt them with their labels, so a score on them, or on other images of their
+    patients, says how well it remembers.
+
+    Parameters
+    ----------
+    weights : str
+        The weights.
+    positions : sequence of int
+        The images, by their place in X.
+    n_images : int
+        Number of images in X.
+
+    Attributes
+    ----------
+    weights : str
+        The weights.
+    positions : list of int
+        The images, by their place in X.
+    n_images : int
+        Number of images in X.
+
+    Examples
+    --------
+    >>> from skcxr import ContaminationWarning
+    >>> warning = ContaminationWarning("cxr", [0, 4], 10)
+    >>> warning.positions
+    [0, 4]
+    >>> str(warning).partition(":")[0]
+    "2 of 10 images are among those that trained the weights 'cxr'"
+    """
+
+    def __init__(self, weights: str, positions: Sequence[int], n_images: int) -> None:
+        self.weights, self.n_images = weights, n_images
+        self.positions = list(positions)
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        n = len(self.positions)
+        return (
+            f"{n} of {self.n_images} images {'is' if n == 1 else 'are'} among those that trained "
+            f"the weights {self.weights!r}: no test score on them, or on other images of their "
+            "patients, is to be believed. The warning's `positions` lists them; test on images of "
+            "other patients, or start from other weights"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.weights, self.positions, self.n_images)
 
 
 class Unreadable(NamedTuple):

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skcxr._exceptions import InputError
 from skcxr._threads import map_in_threads
 
 # --------------------------------------------------------------------------------------------
@@ -309,9 +310,7 @@ class _Block(nn.Module):
 class CXRNet(_OwnNet):
     """A plain convolutional network for radiographs, trained from nothing on a laptop.
 
-    Of the last feature maps it takes the mean and the maximum: what is spread over the lungs
-    speaks by the one, what is in one place by the other. A batch goes through in pieces, each
-    with its own batch statistics.
+    A batch goes through in pieces, each with its own batch statistics.
 
     Parameters
     ----------
@@ -321,6 +320,17 @@ class CXRNet(_OwnNet):
         Channels after the stem; they double three times.
     dropout : float, default=0.3
         Share of the pooled features that a training step leaves out, in [0, 1).
+    pooling : {"avgmax", "top"}, default="avgmax"
+        What the head gets. "avgmax": the mean and the maximum of the last feature maps; what is
+        spread over the lungs speaks by the one, what is in one place by the other. "top": the
+        maximum of the last maps, and of the last, the second and the third from the end the mean
+        of the highest sixteenth of their places, as the weights "cxr" have it: a part of a lung,
+        in features of several sizes, which says more where there are few films to learn from.
+
+    Raises
+    ------
+    InputError
+        `pooling` is another word.
 
     Examples
     --------
@@ -334,11 +344,15 @@ class CXRNet(_OwnNet):
     pieces = 2  # of a training batch
     least = 8  # images in a piece, or the batch is not cut
 
-    def __init__(self, num_classes: int, width: int = 32, dropout: float = 0.3) -> None:
+    def __init__(
+        self, num_classes: int, width: int = 32, dropout: float = 0.3, pooling: str = "avgmax"
+    ) -> None:
         super().__init__()
+        if pooling not in _POOLED:
+            raise InputError(f"pooling={pooling!r} of cxrnet is none of 'avgmax' and 'top'")
         self.standardize = StandardizeEach()
-        self.layers = _CXRNet(num_classes, width, self.pieces)
-        self.features = 16 * width
+        self.layers = _CXRNet(num_classes, width, self.pieces, pooling)
+        self.features = self.layers.head.in_features
         self.dropout = dropout
         self.to(memory_format=torch.channels_last)  # a third faster on a CPU
 
@@ -362,7 +376,7 @@ class CXRNet(_OwnNet):
         Returns
         -------
         Tensor of shape (B, d)
-            Mean and maximum of the last feature maps, before dropout.
+            The pooled features, before dropout.
         """
         return self._run(self.layers.embed, self.standardize(x))
 
@@ -384,22 +398,34 @@ class CXRNet(_OwnNet):
         return [[layers.stem], [layers.stage1], [layers.stage2], [layers.stage3]]
 
 
+def _top(x: Tensor) -> Tensor:  # (B, C, H, W)
+    """The mean of the highest sixteenth of the places of each feature map."""
+    x = x.flatten(2)
+    return x.topk(max(1, x.shape[2] // 16), 2).values.mean(2)  # (B, C)
+
+
+_POOLED = {"avgmax": 16, "top": 22}  # features that the head gets, in widths
+
+
 class _CXRNet(nn.Module):
-    def __init__(self, num_classes: int, width: int, pieces: int) -> None:
+    def __init__(self, num_classes: int, width: int, pieces: int, pooling: str) -> None:
         super().__init__()
         self.stem = _Block(1, width, pieces, stride=2)
         self.stage1 = _Block(width, 2 * width, pieces)
         self.stage2 = _Block(2 * width, 4 * width, pieces)
         self.stage3 = _Block(4 * width, 8 * width, pieces)
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
-        self.head = nn.Linear(16 * width, num_classes)
+        self.head = nn.Linear(_POOLED[pooling] * width, num_classes)
+        self.pooling = pooling
 
     def embed(self, x: Tensor, piece: int) -> Tensor:  # (B, 1, H, W)
         x = self.pool(self.stem(x, piece))  # (B, w, H/4, W/4)
-        x = self.pool(self.stage1(x, piece))  # (B, 2w, H/8, W/8)
-        x = self.pool(self.stage2(x, piece))  # (B, 4w, H/16, W/16)
-        x = self.stage3(x, piece)  # (B, 8w, H/16, W/16)
-        return torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)  # (B, 16w)
+        x1 = self.stage1(x, piece)  # (B, 2w, H/4, W/4)
+        x2 = self.stage2(self.pool(x1), piece)  # (B, 4w, H/8, W/8)
+        x3 = self.stage3(self.pool(x2), piece)  # (B, 8w, H/16, W/16)
+        if self.pooling == "top":
+            return torch.cat([x3.amax((2, 3)), _top(x3), _top(x2), _top(x1)], 1)  # (B, 22w)
+        return torch.cat([x3.mean((2, 3)), x3.amax((2, 3))], 1)  # (B, 16w)
 
-    def forward(self, x: Tensor, kept: Tensor, piece: int) -> Tensor:  # (B, 1, H, W), (B, 16w)
+    def forward(self, x: Tensor, kept: Tensor, piece: int) -> Tensor:  # (B, 1, H, W), (B, d)
         return self.head(self.embed(x, piece) * kept)  # (B, num_classes)

@@ -12,6 +12,7 @@ import torch
 
 from skcxr._exceptions import InputError
 from skcxr._inputs import Images
+from skcxr._shipped import shipped_weights
 from skcxr.augmentation import CXRAugmentation, PerImage
 from skcxr.batches import ImageDataset
 from skcxr.networks import InputSpec, input_spec
@@ -121,14 +122,20 @@ def settle(
 
 
 def settle_input(
-    estimator: Any, images: Images, weight: np.ndarray[Any, Any] | None = None, dtype: str = "auto"
+    estimator: Any,
+    images: Images,
+    weight: np.ndarray[Any, Any] | None = None,
+    dtype: str = "auto",
+    auto: str = "cxrnet",
 ) -> InputSettings:
-    """Settle the network of `estimator` and how `images` get into it."""
+    """Settle the network of `estimator`, which may be `auto`, and how `images` get into it."""
     backbone = estimator.backbone
-    spec = input_spec("cxrnet" if backbone == "auto" else backbone, estimator.weights)
+    if free := backbone == "auto":
+        backbone = "cxrnet" if shipped_weights(estimator.weights, "cxrnet") else auto
+    spec = input_spec(backbone, estimator.weights)
     image_size = _image_size(estimator.image_size, images, spec)
-    if backbone == "auto":
-        backbone = "smallnet" if min(image_size) <= _THUMBNAIL else "cxrnet"
+    if free and backbone == "cxrnet" and spec.size is None and min(image_size) <= _THUMBNAIL:
+        backbone = "smallnet"
     dtype = _unless_auto(dtype, "float64" if images.is_float64 else "float32")
     of_rows = images.kind == "rows"
     weight = np.ones(len(images.items)) if weight is None else weight

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from skcxr._cache import Decoder, EmbeddingCache
 from skcxr._callbacks import CALLBACKS, CallbackSupportMixin
 from skcxr._checkpoints import CheckpointFolder, KeepState, identify
+from skcxr._contamination import learnt_images, warn_if_learnt
 from skcxr._embeddings import Embedder, cache_mark, fingerprint
 from skcxr._epochs import EpochBar, EpochTasks, schedule
 from skcxr._exceptions import ImageReadWarning, InputError, TrainingError, Unreadable
@@ -33,6 +34,7 @@ from skcxr._inputs import columns_kept, read_images
 from skcxr._nets import OPTIMIZERS, build_net
 from skcxr._seeds import draw_seed
 from skcxr._settings import DTYPES, Settings, settle
+from skcxr._shipped import shipped_weights
 from skcxr._targets import (
     check_groups,
     check_labels,
@@ -68,12 +70,13 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ``"xrv:<weights>"`` with the extras of these names), or a class or factory of
         ``torch.nn.Module`` that is called with ``num_classes=`` (and ``net__module__...``
         arguments) and maps a float batch ``(B, 1, H, W)`` to logits ``(B, num_classes)``.
-        "auto" takes "cxrnet", and "smallnet" where the shorter side of the images has at most
-        32 pixels, as rows of a table have.
+        "auto" takes "cxrnet", and without weights of the package "smallnet" where the shorter side
+        of the images has at most 32 pixels, as rows of a table have.
     weights : str, os.PathLike or None, default=None
-        Weights to start from: "DEFAULT" or another name that torchvision or timm has for this
-        backbone (a download), or a local ``.safetensors``, ``.pt`` or ``.pth`` file. None draws
-        them at random. Weights that cannot be loaded are an error, never drawn instead.
+        Weights to start from: "cxr", which have learnt chest radiographs and come with the package,
+        for "cxrnet"; "DEFAULT" or another name that torchvision or timm has for this backbone (a
+        download); or a local ``.safetensors``, ``.pt`` or ``.pth`` file. None draws them at random.
+        Weights that cannot be loaded are an error, never drawn instead.
     image_size : "auto", int or (int, int), default="auto"
         Side, or height and width, in pixels, to which images are brought (antialiased, aspect
         not kept: nothing of the lungs is lost and no bars tell where an image comes from).
@@ -515,9 +518,17 @@ augmentation_, device_, dtype_
                 folder.identity = identify(self, settings, seed, images, told, net.module_)
                 folder.check(saved)
                 net.callbacks_.append(("checkpoint", KeepState(folder, saved)))
+            shipped = shipped_weights(self.weights, settings.backbone)
             if self._embeds_once(settings):
                 embedder = self._embedder(net, settings)
-                dataset, rest = (self._embedded(embedder, part) for part in (dataset, rest))
+                (dataset, learnt), (rest, more) = (
+                    self._embedded(embedder, part) for part in (dataset, rest)
+                )
+            else:
+                learnt, more = (learnt_images(shipped, part) for part in (dataset, rest))
+            all_learnt = np.zeros(n_samples, dtype=bool)
+            all_learnt[counted[train]], all_learnt[counted[valid]] = learnt, more
+            warn_if_learnt(shipped, all_learnt, stacklevel=4)
             if rest is not None:
                 net.train_split = predefined_split(rest)
             try:
@@ -546,25 +557,31 @@ augmentation_, device_, dtype_
                 return network.embed(pixels)
 
         network.eval()
+        shipped = shipped_weights(self.weights, settings.backbone)
         mark = ""
         if self.memory is not None:  # the entries are those of CXRFeatures
             of_module = [item for item in sorted((self.net_params or {}).items(), key=str)
                          if item[0].startswith("module__")]  # fmt: skip
             mark = cache_mark(
                 fingerprint(network, settings.backbone, *of_module),
-                settings.image_size, settings.interpolation, amp=net.amp,
+                settings.image_size, settings.interpolation, amp=net.amp, shipped=shipped,
             )  # fmt: skip
         return Embedder(
             embed, network.embedding_size, settings.image_size,
             Decoder(interpolation=settings.interpolation), EmbeddingCache(self.memory, mark),
             settings.predict_batch_size, self.num_workers, settings.device, settings.torch_dtype,
+            shipped=shipped,
         )  # fmt: skip
 
     @staticmethod
-    def _embedded(embedder: Embedder, images: ImageDataset | None) -> EmbeddingDataset | None:
+    def _embedded(
+        embedder: Embedder, images: ImageDataset | None
+    ) -> tuple[EmbeddingDataset | None, np.ndarray[Any, Any]]:
+        """Images as embeddings, and which of them have trained the weights."""
         if images is None:
-            return None
-        return EmbeddingDataset(torch.from_numpy(embedder(images.items)[0]), images)
+            return None, np.zeros(0, dtype=bool)
+        found = embedder(images.items)
+        return EmbeddingDataset(torch.from_numpy(found.rows), images), found.learnt
 
     def _tell_of_epoch(
         self, given: dict[str, Any], names: Any, settings: Settings, net: TrainingNet
@@ -629,8 +646,9 @@ augmentation_, device_, dtype_
     def _partial_fit(self, X: Any, y: Any, classes: Any, sample_weight: Any) -> CXRClassifier:
         first = not hasattr(self, "net_")
         images = read_images(self, X, reset=first)
-        labels = check_labels(y, len(images.items))
-        weight = check_weights(sample_weight, len(images.items), labels)
+        n_samples = len(images.items)
+        labels = check_labels(y, n_samples)
+        weight = check_weights(sample_weight, n_samples, labels)
         counted = np.flatnonzero(weight)
         images, labels, weight = images.take(counted), labels[counted], weight[counted]
         names, target = self._known_labels(y, labels, classes, first)
@@ -648,6 +666,10 @@ augmentation_, device_, dtype_
             images, np.nan_to_num(target), weight,
             decode=Decoder(self.memory, settings.interpolation),
         )  # fmt: skip
+        shipped = shipped_weights(self.weights, settings.backbone)
+        learnt = np.zeros(n_samples, dtype=bool)
+        learnt[counted] = learnt_images(shipped, dataset)
+        warn_if_learnt(shipped, learnt, stacklevel=4)
         with own_randomness(seed, settings.device):
             if first:
                 net = build_net(self, settings, len(names), seed)
@@ -753,10 +775,9 @@ augmentation_, device_, dtype_
         self.net_.compiled = self.compile
         with one_at_a_time():
             if self.memory is not None and not self.tta and self._embeds_once(self._settings):
-                stored, failures = self._embedder(self.net_, self._settings)(
-                    images.items, self.on_error
-                )
-                dataset = EmbeddingDataset(torch.from_numpy(stored), dataset)
+                embedded = self._embedder(self.net_, self._settings)(images.items, self.on_error)
+                failures = embedded.failures
+                dataset = EmbeddingDataset(torch.from_numpy(embedded.rows), dataset)
             for batch in self.net_.get_iterator(dataset, training=False):
                 found = self._logits_of_batch(batch).numpy()
                 logits[n_done : n_done + len(found)] = found

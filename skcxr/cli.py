@@ -74,6 +74,10 @@ def train(
     path: _PathColumn = "path",
     target: _Target = None,
     groups: _Groups = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help='What to start from: "cxr", which comes with the package, or a file.'),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the images.")] = None,
     image_size: Annotated[int | None, typer.Option(min=1, help="Side in pixels.")] = None,
     early_stopping: Annotated[
@@ -89,6 +93,7 @@ def train(
     from skcxr._commands import load_data, make_console, run_train
 
     params = {
+        "weights": weights,
         "max_epochs": epochs or "auto",
         "image_size": image_size or "auto",
         "early_stopping": early_stopping,
@@ -137,6 +142,10 @@ def audit(
     path: _PathColumn = "path",
     target: _Target = None,
     groups: _Groups = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help='Look for images that trained weights of the package: "cxr".'),
+    ] = None,
     report: _Report = None,
     as_json: _Json = False,
 ) -> None:
@@ -144,7 +153,7 @@ def audit(
     from skcxr._commands import load_data, make_console, run_audit
 
     bunch = load_data(data, path, target or [], groups)
-    run_audit(bunch, report, as_json, make_console(as_json))
+    run_audit(bunch, weights, report, as_json, make_console(as_json))
 
 
 def _load(model: Path) -> Any:

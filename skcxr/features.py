@@ -25,11 +25,13 @@ from torch import Tensor, nn
 
 from skcxr._cache import Decoder, EmbeddingCache
 from skcxr._callbacks import CALLBACKS, CallbackSupportMixin
+from skcxr._contamination import warn_if_learnt
 from skcxr._embeddings import Embedder, cache_mark, fingerprint
 from skcxr._exceptions import ImageReadWarning, InputError
 from skcxr._inputs import columns_kept, read_images
 from skcxr._seeds import draw_seed
 from skcxr._settings import InputSettings, settle_input
+from skcxr._shipped import shipped_weights
 from skcxr._weights import title_of
 from skcxr.images import INTERPOLATIONS
 from skcxr.networks import load_network
@@ -51,12 +53,14 @@ class CXRFeatures(
 
     Parameters
     ----------
-    backbone : str or callable, default="resnet18"
-        The network, as in :class:`skcxr.CXRClassifier`.
+    backbone : str or callable, default="auto"
+        The network, as in :class:`skcxr.CXRClassifier`; "auto" takes "cxrnet" for the weights "cxr"
+        and "resnet18" for all others.
     weights : str, os.PathLike or None, default="DEFAULT"
-        What it has learnt, as in :class:`skcxr.CXRClassifier`: "DEFAULT" is downloaded by the
-        library that the backbone comes from, a local file is not. None draws weights at random,
-        which serves for tests and comparisons.
+        What it has learnt, as in :class:`skcxr.CXRClassifier`: "cxr" has learnt chest radiographs
+        and comes with the package, "DEFAULT" is downloaded by the library that the backbone comes
+        from, a local file is not. None draws weights at random, which serves for tests and
+        comparisons.
     layer : int, str, list of these or None, default=None
         Where the embedding is taken. None takes what the network's own head gets; an int the
         output of that stage, counted from the input, negative ones from the end; a str the output
@@ -170,7 +174,7 @@ class CXRFeatures(
 
     def __init__(
         self,
-        backbone: str | Callable[..., nn.Module] = "resnet18",
+        backbone: str | Callable[..., nn.Module] = "auto",
         *,
         weights: str | os.PathLike[str] | None = "DEFAULT",
         layer: Any = None,
@@ -230,7 +234,7 @@ class CXRFeatures(
         """
         with one_at_a_time(), columns_kept(self):
             images = read_images(self, X, reset=True, allow_nan=self.on_error == "nan")
-            settings = settle_input(self, images)
+            settings = settle_input(self, images, auto="resnet18")
             seed = draw_seed(self.random_state) if self.weights is None else None
             self._become(_network(settings, self.weights, seed), settings)
         if CALLBACKS:  # a progress bar of the pipeline asks for no more than this
@@ -277,18 +281,22 @@ class CXRFeatures(
         -----
         ImageReadWarning
             Files cannot be read, with ``on_error="nan"``.
+        ContaminationWarning
+            With ``weights="cxr"``, images are among those that trained the weights.
         """
         check_is_fitted(self)
         self._validate_params()
         images = read_images(self, X, reset=False)
         settings, network = self._settings, self._network
         function = _embedding(network.module, *self._taken, settings)
+        shipped = shipped_weights(self.weights, settings.backbone)
         mark = ""
         memory = self.memory if isinstance(settings.backbone, str) else None  # code may change
         if memory is not None:
             mark = cache_mark(
-                network.fingerprint(), settings.image_size, settings.interpolation, *self._taken
-            )
+                network.fingerprint(), settings.image_size, settings.interpolation, *self._taken,
+                shipped=shipped,
+            )  # fmt: skip
         embedder = Embedder(
             function,
             self._n_features_out,
@@ -300,13 +308,15 @@ class CXRFeatures(
             settings.device,
             settings.torch_dtype,
             bool(self.verbose),
+            shipped,
         )
         with one_at_a_time():
             if any(module.training for module in network.module.modules()):
                 network.module.eval()
-            embeddings, failures = embedder(images.items, self.on_error)
+            embeddings, failures, learnt = embedder(images.items, self.on_error)
         if failures and images.kind == "paths":  # what is NaN in an array is known
             warnings.warn(ImageReadWarning(failures, len(embeddings)), stacklevel=2)
+        warn_if_learnt(shipped, learnt)
         return embeddings
 
     @property

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
@@ -27,6 +28,7 @@ from skcxr._foreign_networks import (
     resize_positions,
 )
 from skcxr._own_networks import CXRNet, SmallNet
+from skcxr._shipped import SHIPPED, shipped_weights
 from skcxr._weights import Names, linear_head, looks_like_file, put_weights, read_weights
 
 __all__ = ["CXRNet", "InputSpec", "SmallNet", "build_network", "input_spec", "list_backbones"]
@@ -84,7 +86,8 @@ def input_spec(
     backbone : str or callable
         As for :func:`build_network`.
     weights : str, os.PathLike or None, default=None
-        As for :func:`build_network`; None and files take what the default weights have.
+        As for :func:`build_network`; None and files take what the default weights have, or any
+        size where a backbone of ours is trained from nothing.
 
     Returns
     -------
@@ -110,9 +113,10 @@ def input_spec(
     if not isinstance(backbone, str):
         return _ANY_SIZE
     kind, name = _find(backbone)
-    if kind == "own":
-        return _ANY_SIZE
     published = None if weights is None else _published(kind, name, weights)
+    if kind == "own":
+        shipped = shipped_weights(published, name)
+        return replace(_ANY_SIZE, size=shipped.image_size) if shipped else _ANY_SIZE
     return LIBRARIES[kind].spec(name, published)
 
 
@@ -141,9 +145,9 @@ def build_network(
     pixels : (float, float) or None, default=None
         Mean and standard deviation of all training pixels, for rows; None for images.
     weights : str, os.PathLike or None, default=None
-        The path of a local ``.safetensors``, ``.pt`` or ``.pth`` file; "DEFAULT" or another name
-        that torchvision ("IMAGENET1K_V1") or timm ("ra_in1k") publishes for the backbone, which
-        that library downloads. None draws them at random, but for ``xrv:`` backbones, which are
+        The path of a local ``.safetensors``, ``.pt`` or ``.pth`` file; "cxr" for "cxrnet", which
+        come with the package; "DEFAULT" or another name that torchvision ("IMAGENET1K_V1") or
+        timm ("ra_in1k") publishes for the backbone, which that library downloads. None draws them at random, but for ``xrv:`` backbones, which are
         named by their weights. A head of another size is replaced by a new one, and
         ``weights_info`` of the network says so.
     dtype : torch.dtype, default=torch.float32
@@ -215,8 +219,11 @@ def load_network(
     if wanted is None:
         return network, False
     kwargs.pop("dropout", None)
+    shipped = shipped_weights(published, name)
     if published is None:
         state, origin = read_weights(wanted), f"the file {os.path.basename(wanted)}"
+    elif shipped is not None:
+        state, origin = read_weights(shipped.weights), f"the weights {shipped.name!r} of skcxr"
     else:
         state, origin = LIBRARIES[kind].fetch(name, published, image_size, **kwargs)
     adapt = None
@@ -241,7 +248,7 @@ def draw_network(
     dtype: torch.dtype = torch.float32,
     **kwargs: Any,
 ) -> nn.Module:
-    """Build a network of random weights for a state dict to come; `weights` settle its input."""
+    """Build a network of random weights for a state dict to come; `weights` settle its shape."""
     if not isinstance(backbone, str):
         network = backbone(num_classes=num_classes, **kwargs)
         if not isinstance(network, nn.Module):
@@ -251,6 +258,8 @@ def draw_network(
         return network.to(dtype)
     kind, name = _find(backbone)
     if kind == "own":
+        if (shipped := shipped_weights(weights, name)) is not None:
+            kwargs = {**shipped.arguments, **kwargs}
         if name == "smallnet":
             kwargs = {"image_size": image_size, "pixels": pixels, **kwargs}
         return _OWN[name](num_classes=num_classes, **kwargs).to(dtype)
@@ -305,6 +314,8 @@ def _near(kind: str, names: list[str]) -> str:
 
 @lru_cache(maxsize=64)
 def _known_weights(kind: str, name: str) -> tuple[str, ...]:
+    if kind == "own":
+        return tuple(each.name for each in SHIPPED.values() if each.backbone == name)
     return tuple(LIBRARIES[kind].published(name)) if kind in LIBRARIES else ()
 
 
@@ -319,8 +330,10 @@ def _published(kind: str, name: str, weights: str | os.PathLike[str]) -> str | N
         backbone = _full_name(kind, name)
         listed = ", ".join(repr(x) for x in ["DEFAULT", *(x for x in known if x != "DEFAULT")])
         there = f"for {backbone!r} there are {listed}" if known else f"{backbone!r} has none"
+    elif known:
+        there = f"for {name!r} there are {', '.join(map(repr, known))}"
     elif kind == "own":
-        there = f"{name!r} is trained from scratch, and none are published for it"
+        there = f"{name!r} is trained from nothing, and none are published for it"
     else:
         there = "for a network of yours none are published"
     raise WeightsError(

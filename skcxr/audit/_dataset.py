@@ -12,6 +12,7 @@ from skcxr._exceptions import InputError
 from skcxr._frames import frame_of
 from skcxr._patients import as_paths, patients_from_names
 from skcxr._seeds import draw_seed
+from skcxr._shipped import SHIPPED
 from skcxr.audit._acquisition import (
     FAMILIES,
     family_findings,
@@ -19,7 +20,12 @@ from skcxr.audit._acquisition import (
     make_variables,
     test_variables,
 )
-from skcxr.audit._duplicates import duplicate_findings, duplicate_pairs, shared_findings
+from skcxr.audit._duplicates import (
+    duplicate_findings,
+    duplicate_pairs,
+    learnt_findings,
+    shared_findings,
+)
 from skcxr.audit._films import inverted_films, lateral_films
 from skcxr.audit._findings import AuditReport, Finding
 from skcxr.audit._reading import Reading, read_all
@@ -43,6 +49,7 @@ def audit_dataset(
     split: Any = None,
     frame: Any = None,
     other: dict[str, Any] | None = None,
+    weights: str | None = None,
     random_state: int | np.random.RandomState | None = 0,
     n_threads: int | None = None,
     progress: bool = True,
@@ -70,6 +77,9 @@ def audit_dataset(
         group, source and split, and those that repeat `y` or `groups`, are passed over.
     other : dict of str to paths or array, default=None
         Other collections, by name, in which the images are looked for.
+    weights : {"cxr"} or None, default=None
+        Weights of the package with which a model is to start: images that trained them are found
+        by perceptual hashes, whatever their size, compression and exposure.
     random_state : int, RandomState instance or None, default=0
         Seed of permutations, folds and resampling.
     n_threads : int, default=None
@@ -86,7 +96,8 @@ def audit_dataset(
     Raises
     ------
     InputError
-        Lengths differ, or `paths` holds neither files nor images.
+        Lengths differ, `paths` holds neither files nor images, or `weights` is no name of weights
+        that come with the package.
 
     Notes
     -----
@@ -110,6 +121,12 @@ def audit_dataset(
     >>> [finding.check for finding in report.alarms]
     ['border', 'score without the lungs']
     """
+    if weights is not None and weights not in SHIPPED:
+        known = " or ".join(map(repr, SHIPPED))
+        raise InputError(
+            f"weights={weights!r}: only of the weights that come with the package, {known}, is it "
+            "known which images trained them"
+        )
     seed = draw_seed(random_state)
     threads = n_threads or os.cpu_count() or 1
     reading = read_all(paths, n_threads=threads, progress=progress)
@@ -128,6 +145,8 @@ def audit_dataset(
     labels_of = given.label_of()
     findings += duplicate_findings(duplicates, names, labels_of, patients, given.split)
     findings += shared_findings(duplicates, names, others) + notes
+    if weights is not None:
+        findings += learnt_findings(SHIPPED[weights], reading.pictures, readable, names)
     findings += _split_findings(given.split, patients)
     findings += inverted_films(reading.pictures, readable, names)
     single = given.y if given.y is not None and given.y.ndim == 1 else None

@@ -13,6 +13,7 @@ import numpy as np
 from skcxr._exceptions import MissingDependencyError
 from skcxr._fingerprints import find_copies
 from skcxr._frames import frame_of
+from skcxr._shipped import Shipped
 from skcxr.audit._findings import Finding
 from skcxr.audit._reading import Reading
 
@@ -201,3 +202,26 @@ def shared_findings(table: Any, names: list[str], others: dict[str, Reading]) ->
         ]
         findings.append(Finding("other collections", "serious", sentence, figures, items))
     return findings
+
+
+def learnt_findings(
+    shipped: Shipped, pictures: Array, readable: Array, names: list[str]
+) -> list[Finding]:
+    """Name the images that trained weights which come with the package."""
+    import torch
+
+    from skcxr._contamination import have_learnt, hash_bits
+
+    pixels = torch.from_numpy(pictures)[:, None].float() / 255
+    learnt = have_learnt(shipped, hash_bits(pixels)) & readable
+    if not learnt.any():
+        return []
+    items = [names[k] for k in np.flatnonzero(learnt)]
+    n = len(items)
+    sentence = (
+        f"{n} of {len(names)} images {'is' if n == 1 else 'are'} among those that trained the "
+        f"weights {shipped.name!r}. A score of a model that starts from these weights, on these "
+        "images or on others of their patients, is too good; test on other patients, or start "
+        "from other weights."
+    )
+    return [Finding("weights", "serious", sentence, {"images": n}, items)]
