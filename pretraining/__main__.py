@@ -40,9 +40,7 @@ def main() -> None:
     elif arguments.step == "measure":
         from pretraining.measure import measure
 
-        measure(
-            arguments.data, arguments.out, arguments.weights, arguments.lite0, arguments.draws
-        )
+        measure(arguments.data, arguments.out, arguments.weights, arguments.lite0, arguments.draws)
     else:
         from pretraining.card import write_card
 

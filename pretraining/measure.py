@@ -165,6 +165,7 @@ def measure(data: Path, out: Path, weights: Path, lite0: Path | None, n_draws: i
         for name, network in networks.items()
     }
     content = {"results": found, "images_per_second": rates, "seconds_of_a_fit": seconds,
+               "trained_on": len(np.load(SHIPPED["cxr"].hashes)),
                "patients": {"four classes": len(set(whole.groups.tolist()))},
                "images": {task.name: len(task.paths) for task in given}}  # fmt: skip
     (out / "measured.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

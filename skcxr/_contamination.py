@@ -1,4 +1,4 @@
-"""Have weights that come with the package learnt these images?
+"""Whether weights that come with the package have learnt an image.
 
 A score on images that trained the weights says how well they are remembered. So the package
 carries a perceptual hash of each of them, and compares. A hash is the signs of 128 low

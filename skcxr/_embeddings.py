@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from skcxr._cache import Decoder, EmbeddingCache
-from skcxr._contamination import have_learnt, hash_bits
+from skcxr._contamination import hash_bits, have_learnt
 from skcxr._exceptions import Unreadable
 from skcxr._shipped import Shipped
 from skcxr.batches import BatchLoader, ImageDataset

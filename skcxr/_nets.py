@@ -132,7 +132,7 @@ def build_net(
             module__image_size=settings.image_size,
             module__pixels=settings.pixels,
             module__dtype=settings.torch_dtype,
-            module__weights=estimator.weights if load else None if shipped is None else shipped.name,
+            module__weights=estimator.weights if load else getattr(shipped, "name", None),
             criterion=(
                 WeightedBinaryCrossEntropy if settings.multi_label else WeightedCrossEntropy
             ),

@@ -147,9 +147,9 @@ def build_network(
     weights : str, os.PathLike or None, default=None
         The path of a local ``.safetensors``, ``.pt`` or ``.pth`` file; "cxr" for "cxrnet", which
         come with the package; "DEFAULT" or another name that torchvision ("IMAGENET1K_V1") or
-        timm ("ra_in1k") publishes for the backbone, which that library downloads. None draws them at random, but for ``xrv:`` backbones, which are
-        named by their weights. A head of another size is replaced by a new one, and
-        ``weights_info`` of the network says so.
+        timm ("ra_in1k") publishes for the backbone, which that library downloads. None draws them
+        at random, but for ``xrv:`` backbones, which are named by their weights. A head of another
+        size is replaced by a new one, and ``weights_info`` of the network says so.
     dtype : torch.dtype, default=torch.float32
         Type of the weights.
     **kwargs : dict

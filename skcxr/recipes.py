@@ -23,6 +23,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skcxr._exceptions import InputError
 from skcxr._seeds import draw_seed
+from skcxr._shipped import SHIPPED
 from skcxr.augmentation import CXRAugmentation
 from skcxr.batches import as_images, as_paths
 from skcxr.classifier import CXRClassifier
@@ -45,23 +46,25 @@ _STRONG = CXRAugmentation(
 def few_films(
     data: Any,
     *,
-    weights: str | os.PathLike[str] = "DEFAULT",
+    weights: str | os.PathLike[str] = "cxr",
     memory: Any = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> Pipeline:
-    """One model for some hundred radiographs in some classes.
+    """One model for some radiographs in some classes, from five of each on.
 
-    Embeddings of a frozen EfficientNet-Lite0 that has learnt ImageNet, from five of its layers and
-    at two sizes of image, under a linear discriminant with a shrunk covariance, its probabilities
-    brought to scale by one temperature.
+    Embeddings of a frozen network under a linear discriminant with a shrunk covariance, its
+    probabilities brought to scale by one temperature. The network has learnt chest radiographs and
+    comes with the package; or it is an EfficientNet-Lite0 that has learnt ImageNet, of which five
+    layers are taken at two sizes of image.
 
     Parameters
     ----------
     data : Bunch
         A data set with ``data`` (paths, or images of shape (n, H, W)) and ``target``.
-    weights : str or os.PathLike, default="DEFAULT"
-        ImageNet weights of timm's ``tf_efficientnet_lite0``: "DEFAULT" downloads them, a local file
-        is read.
+    weights : str or os.PathLike, default="cxr"
+        "cxr" are the weights of the package for "cxrnet", which need no network and nothing else.
+        With "DEFAULT", which downloads them, or a local file it is ImageNet weights of timm's
+        ``tf_efficientnet_lite0``, which needs the extra ``skcxr[timm]``.
     memory : str, os.PathLike, joblib.Memory or None, default=None
         Folder for the embeddings, as in :class:`skcxr.CXRFeatures`; with one, a
         cross-validation embeds each image once.
@@ -71,9 +74,8 @@ def few_films(
     Returns
     -------
     sklearn.pipeline.Pipeline
-        A FeatureUnion of two CXRFeatures, StandardScaler, PCA (which loses nothing and saves time)
-        and CalibratedClassifierCV of LinearDiscriminantAnalysis. It needs the extra
-        ``skcxr[timm]``.
+        CXRFeatures, or a FeatureUnion of two of them; StandardScaler, PCA (which loses nothing and
+        saves time) and CalibratedClassifierCV of LinearDiscriminantAnalysis.
 
     Raises
     ------
@@ -91,9 +93,11 @@ def few_films(
     >>> from skcxr import make_cxr_phantoms
     >>> from skcxr.recipes import few_films
     >>> data = make_cxr_phantoms(20, n_classes=4, image_size=64, random_state=0)
-    >>> model = few_films(data, weights="lite0.safetensors", random_state=0)
+    >>> model = few_films(data, random_state=0)
     >>> [name for name, _ in model.steps]
-    ['featureunion', 'standardscaler', 'pca', 'calibratedclassifiercv']
+    ['cxrfeatures', 'standardscaler', 'pca', 'calibratedclassifiercv']
+    >>> model.fit(data.data, data.target).predict_proba(data.data[:2]).shape
+    (2, 4)
     """
     _, target = _films(data, "few_films")
     counts = np.unique(target, return_counts=True)[1]
@@ -103,8 +107,13 @@ def few_films(
         int(min(5, counts.min())), shuffle=True, random_state=draw_seed(random_state)
     )
     discriminant = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.2)
+    features = (
+        CXRFeatures(weights=weights, memory=memory)
+        if weights in SHIPPED
+        else make_union(*(_frozen(weights, size, memory) for size in (320, 384)))
+    )
     return make_pipeline(
-        make_union(*(_frozen(weights, size, memory) for size in (320, 384))),
+        features,
         StandardScaler(),
         PCA(),
         CalibratedClassifierCV(discriminant, method="temperature", cv=folds, ensemble=False),
@@ -114,7 +123,7 @@ def few_films(
 def few_films_ensemble(
     data: Any,
     *,
-    weights: str | os.PathLike[str] = "DEFAULT",
+    weights: str | os.PathLike[str] = "cxr",
     memory: Any = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> VotingClassifier:
@@ -127,7 +136,7 @@ def few_films_ensemble(
     ----------
     data : Bunch
         As for :func:`few_films`.
-    weights : str or os.PathLike, default="DEFAULT"
+    weights : str or os.PathLike, default="cxr"
         As for :func:`few_films`.
     memory : str, os.PathLike, joblib.Memory or None, default=None
         As for :func:`few_films`.
@@ -137,8 +146,7 @@ def few_films_ensemble(
     Returns
     -------
     sklearn.ensemble.VotingClassifier
-        Soft voting of a :class:`skcxr.CXRClassifier` and a pipeline. It needs the extra
-        ``skcxr[timm]``.
+        Soft voting of a :class:`skcxr.CXRClassifier` and a pipeline.
 
     Raises
     ------
@@ -150,7 +158,7 @@ def few_films_ensemble(
     >>> from skcxr import make_cxr_phantoms
     >>> from skcxr.recipes import few_films_ensemble
     >>> data = make_cxr_phantoms(20, n_classes=4, image_size=64, random_state=0)
-    >>> model = few_films_ensemble(data, weights="lite0.safetensors", random_state=0)
+    >>> model = few_films_ensemble(data, random_state=0)
     >>> [name for name, _ in model.estimators]
     ['scratch', 'frozen']
     """

@@ -22,7 +22,7 @@ from skcxr import (
     InputError,
     make_cxr_phantoms,
 )
-from skcxr._contamination import have_learnt, hash_bits
+from skcxr._contamination import hash_bits, have_learnt
 from skcxr._shipped import SHIPPED, Shipped
 from skcxr.audit import audit_dataset
 
@@ -90,7 +90,7 @@ def test_a_fit_warns_once_and_names_the_images(drawn, trained_on):
         assert "3 of 24 images" in str(caught[0].message)
 
 
-def test_positions_are_those_in_X_where_rows_count_for_nothing(drawn, trained_on):
+def test_positions_are_those_in_x_where_rows_count_for_nothing(drawn, trained_on):
     trained_on(drawn.data[[3, 7, 8]])
     weight = np.ones(24)
     weight[[0, 7]] = 0
@@ -140,7 +140,7 @@ def test_an_audit_lists_them(drawn, trained_on):
     assert finding.items == ["image 3", "image 7"]
     clean = audit_dataset(drawn.data[8:], drawn.target[8:], weights="cxr", progress=False)
     assert "weights" not in [finding.check for finding in clean]
-    with pytest.raises(InputError, match="'IMAGENET1K_V1'.*'cxr'"):
+    with pytest.raises(InputError, match=r"'IMAGENET1K_V1'.*'cxr'"):
         audit_dataset(drawn.data, drawn.target, weights="IMAGENET1K_V1")
 
 

@@ -13,9 +13,10 @@ ROOT = Path(skcxr.__file__).parent
 
 # each room may import those before it
 ORDER = [
-    "_exceptions", "_optional", "_notice", "_onnx_input", "_seeds", "_files", "_frames",
+    "_exceptions", "_shipped", "_optional", "_notice", "_onnx_input", "_seeds", "_files", "_frames",
     "_callbacks", "_quiet", "_pillow", "_dicom", "images", "_cache", "_patients", "_pictures",
-    "_fingerprints", "datasets", "_threads", "batches", "_embeddings", "preprocessing",
+    "_fingerprints", "datasets", "_threads", "batches", "_contamination",
+    "_embeddings", "preprocessing",
     "augmentation", "_model_files", "_archives", "_weights", "_own_networks", "_foreign_networks",
     "networks", "_epochs", "training", "_inputs", "_settings", "_checkpoints", "_parallel",
     "_nets", "_targets", "classifier", "features", "metrics", "model_selection", "recipes",

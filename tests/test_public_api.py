@@ -13,11 +13,12 @@ import pytest
 import skcxr
 
 NAMES = [
-    "CXRClassifier", "CXRFeatures", "CheckpointError", "DatasetError", "DownloadError",
-    "ImageLoader", "ImageReadError", "ImageReadWarning", "InputError", "MissingDependencyError",
-    "ModelFileError", "PatientWarning", "PredictionError", "SkcxrError", "SkcxrWarning",
-    "TrainingError", "WeightsError", "__version__", "export_onnx", "load_cxr_folder",
-    "load_cxr_table", "load_model", "make_cxr_phantoms", "read_image", "save_model",
+    "CXRClassifier", "CXRFeatures", "CheckpointError", "ContaminationWarning", "DatasetError",
+    "DownloadError", "ImageLoader", "ImageReadError", "ImageReadWarning", "InputError",
+    "MissingDependencyError", "ModelFileError", "PatientWarning", "PredictionError", "SkcxrError",
+    "SkcxrWarning", "TrainingError", "WeightsError", "__version__", "export_onnx",
+    "load_cxr_folder", "load_cxr_table", "load_model", "make_cxr_phantoms", "read_image",
+    "save_model",
 ]  # fmt: skip
 
 

@@ -44,7 +44,19 @@ def drawn() -> Bunch:
     return make_cxr_phantoms(60, n_classes=2, image_size=32, noise=0, random_state=0)
 
 
-def test_few_films_is_fitted_saved_and_seeded(films, lite0, tmp_path):
+def test_few_films_starts_from_the_weights_of_the_package(tmp_path):
+    drawn = make_cxr_phantoms(48, n_classes=2, image_size=96, random_state=0)
+    model = few_films(drawn, memory=tmp_path / "m", random_state=0)
+    assert model[0].get_params()["weights"] == "cxr"
+    train, test = np.arange(24), np.arange(24, 48)
+    model.fit(drawn.data[train], drawn.target[train])
+    proba = model.predict_proba(drawn.data[test])
+    assert model.score(drawn.data[test], drawn.target[test]) > 0.6  # chance: 0.5
+    again = load_model(save_model(model, tmp_path / "model"))
+    assert_allclose(again.predict_proba(drawn.data[test]), proba, atol=1e-6)
+
+
+def test_few_films_takes_weights_of_imagenet(films, lite0, tmp_path):
     model = few_films(films, weights=lite0, memory=tmp_path / "m", random_state=0)
     split = StratifiedGroupKFold(2, shuffle=True, random_state=0)
     train, test = next(split.split(films.data, films.target, films.groups))

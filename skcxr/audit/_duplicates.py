@@ -210,7 +210,7 @@ def learnt_findings(
     """Name the images that trained weights which come with the package."""
     import torch
 
-    from skcxr._contamination import have_learnt, hash_bits
+    from skcxr._contamination import hash_bits, have_learnt
 
     pixels = torch.from_numpy(pictures)[:, None].float() / 255
     learnt = have_learnt(shipped, hash_bits(pixels)) & readable
