@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 import skcxr
 from pretraining.augmentation import HospitalAugmentation
@@ -111,7 +111,7 @@ def train(
 
     tensors = halve(classifier.module_.state_dict())
     file = out / f"{NAME}.safetensors"
-    save_file(tensors, file, {"format": "pt"})
+    file.write_bytes(save(tensors, {"format": "pt"}))
     np.save(out / f"{NAME}.hashes.npy", hashes(paths, shipped.image_size))
     facts = {
         "weights": NAME,

@@ -322,10 +322,10 @@ class CXRNet(_OwnNet):
         Share of the pooled features that a training step leaves out, in [0, 1).
     pooling : {"avgmax", "top"}, default="avgmax"
         What the head gets. "avgmax": the mean and the maximum of the last feature maps; what is
-        spread over the lungs speaks by the one, what is in one place by the other. "top": the
-        maximum of the last maps, and of the last, the second and the third from the end the mean
-        of the highest sixteenth of their places, as the weights "cxr" have it: a part of a lung,
-        in features of several sizes, which says more where there are few films to learn from.
+        spread over the lungs speaks by the one, what is in one place by the other. "top": of the
+        last maps the maximum and the mean of the highest sixteenth of their places, and the means
+        of the two stages before, as the weights "cxr" have it: parts of a lung, and texture, which
+        say more where there are few films to learn from.
 
     Raises
     ------
@@ -420,11 +420,12 @@ class _CXRNet(nn.Module):
 
     def embed(self, x: Tensor, piece: int) -> Tensor:  # (B, 1, H, W)
         x = self.pool(self.stem(x, piece))  # (B, w, H/4, W/4)
-        x1 = self.stage1(x, piece)  # (B, 2w, H/4, W/4)
-        x2 = self.stage2(self.pool(x1), piece)  # (B, 4w, H/8, W/8)
-        x3 = self.stage3(self.pool(x2), piece)  # (B, 8w, H/16, W/16)
+        x1 = self.pool(self.stage1(x, piece))  # (B, 2w, H/8, W/8)
+        x2 = self.pool(self.stage2(x1, piece))  # (B, 4w, H/16, W/16)
+        x3 = self.stage3(x2, piece)  # (B, 8w, H/16, W/16)
         if self.pooling == "top":
-            return torch.cat([x3.amax((2, 3)), _top(x3), _top(x2), _top(x1)], 1)  # (B, 22w)
+            earlier = [x2.mean((2, 3)), x1.mean((2, 3))]
+            return torch.cat([x3.amax((2, 3)), _top(x3), *earlier], 1)  # (B, 22w)
         return torch.cat([x3.mean((2, 3)), x3.amax((2, 3))], 1)  # (B, 16w)
 
     def forward(self, x: Tensor, kept: Tensor, piece: int) -> Tensor:  # (B, 1, H, W), (B, d)

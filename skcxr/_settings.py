@@ -105,8 +105,10 @@ def settle(
     batch_size = (n_images if n_images <= _FULL_BATCH else 64) if small else 32
     if estimator.optimizer in ("sgd", torch.optim.SGD):
         lr = 0.03
+    elif pretrained and not frozen:
+        lr = 0.001 if shipped_weights(estimator.weights, backbone) else 0.0005
     else:
-        lr = 0.0005 if pretrained and not frozen else 0.003
+        lr = 0.003
     augments = isinstance(backbone, str) and not small and not frozen
     smoothing = 0.05 if backbone == "cxrnet" else 0.0
     return Settings(

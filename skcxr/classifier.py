@@ -101,8 +101,8 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         batch of one joins the one before it.
     lr : "auto" or float, default="auto"
         Learning rate; the highest one of a schedule. "auto" takes 0.03 for SGD, 0.0005 where
-        `weights` are fine-tuned, else 0.003. :func:`skcxr.inspection.lr_find` shows what a data
-        set bears.
+        `weights` are fine-tuned (0.001 for "cxr"), else 0.003. :func:`skcxr.inspection.lr_find`
+        shows what a data set bears.
     optimizer : {"adamw", "adam", "sgd"} or torch.optim.Optimizer class, default="adamw"
         "sgd" has a Nesterov momentum of 0.9.
     weight_decay : float, default=0.01
