@@ -10,7 +10,7 @@ from skcxr.augmentation import CXRAugmentation
 
 
 class HospitalAugmentation(CXRAugmentation):
-    """Another hospital's processing, exposure, frame and markers, drawn anew for every film.
+    """Another hospital's processing, exposure, frame and markers, drawn anew for every batch.
 
     After the pose, gamma and contrast of :class:`skcxr.augmentation.CXRAugmentation` come
 

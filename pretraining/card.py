@@ -15,7 +15,9 @@ _TEXT = """\
 # The weights "{weights}"
 
 Weights of skcxr's own network "{backbone}" ({arguments}), trained by the skcxr developers, without
-its head: `{weights}.safetensors`, {bytes:,} bytes, layers in float16.
+its head: `{weights}.safetensors`, {bytes:,} bytes, layers in float16. They were trained with
+{trained_with} and the mean and maximum of the last maps before the head; that pooling was changed
+afterwards, as it holds no weights.
 sha256 {sha256}
 
 **For research only.** Not a medical device. They are a beginning for other models, and give no
@@ -25,12 +27,13 @@ diagnosis by themselves: they have no head.
 
 - Kermany, Zhang, Goldbaum: "Labeled Optical Coherence Tomography (OCT) and Chest X-Ray Images for
   Classification", Mendeley Data, 2018; Kermany et al., "Identifying Medical Diagnoses and Treatable
-  Diseases by Image-Based Deep Learning", Cell 172, 2018. Licence: CC BY 4.0. The films were scaled
-  to {size} x {size} pixels; the weights are made from them, the films are not part of the package.
+  Diseases by Image-Based Deep Learning", Cell 172, 2018. Licence: CC BY 4.0. The films were taken
+  from JPEG copies of 224 x 224 pixels and scaled to {size} x {size}; the weights are made from
+  them, the films are not part of the package.
 - {films:,} films of {patients:,} children of one to five years of one hospital (Guangzhou Women and
-  Children's Medical Center), all of its training split: {of_label}. `person<N>` of
+  Children's Medical Center), a part of its training split: {of_label}. `person<N>` of
   bacteria and of a virus is taken for one patient; the names may name one child twice.
-- sha256 over the sorted list of "sha256 of the file, two spaces, name": {files_sha256}
+- sha256 over the lines "sha256 of the file, two spaces, name", sorted by name: {files_sha256}
 - `{weights}.hashes.npy` has a perceptual hash (128 bits) of each of these films, so that skcxr can
   warn where one of them is fitted or audited.
 - No other data, and no other network's weights.
@@ -53,16 +56,18 @@ differently by other kinds.
 
 ## Results
 
-Balanced accuracy of a logistic regression (StandardScaler, C = 1) on the frozen embedding of 1,056
-numbers; `n` films of each class to learn from, all films of other patients (of adults, whose
-patients are not known, all other films) to test on. Mean over random draws, and in brackets the
-middle 95% of the draws. Development figures, on public films, that say nothing about patients.
+Balanced accuracy of a logistic regression (StandardScaler, C = 1) on the frozen embedding: "cxr" of
+these weights, "ImageNet" of EfficientNet-Lite0 at 224 pixels. "From nothing" is `CXRClassifier` on
+the same films, without weights. `n` films of each class to learn from, all films of other patients
+(of adults, whose patients are not known, all other films) to test on. Mean over {draws} random
+draws ({draws_scratch} from nothing), and in brackets the middle 95% of the draws. Development
+figures, on public films, that say nothing about patients.
 
 - four classes: {n_four} films of {p_four} patients (healthy, bacterial and viral pneumonia of
   children: Kermany et al. 2018; Covid-19 of adults: the COVID-19 image data collection, Cohen et
-  al. 2020). **These were measured on weights that were trained in the same way without the
-  {n_hidden} films of these patients**; the shipped ones have seen the patients. Adults and
-  children differ in more than the disease.
+  al. 2020; a number with bacteria and with a virus are two patients here). **These were measured
+  on weights that were trained in the same way without the {n_hidden} films of these patients**;
+  the shipped ones have seen the patients. Adults and children differ in more than the disease.
 - adults, 256 x 256 pixels (Chowdhury et al. 2020, Rahman et al. 2020), measured on the same:
   {n_adults} films. Normal and Covid-19 films come from other collections than tuberculosis, so the
   tuberculosis figures are to a part those of the collection.
@@ -81,13 +86,12 @@ Embeddings a second on one core, images decoded: {rates}.
   start here: PneumoniaMNIST, the "COVID-19 Radiography Database" (its viral pneumonia), and the
   many "COVID-19 / pneumonia / normal" sets hold the same children. The guard finds copies of
   other sizes, compressions and exposures, and mirrored ones; not crops by some percent, not
-  thumbnails, and not other films of the same patients.
+  thumbnails, not negatives, and not other films of the same patients.
 - Diagnosis, triage, or any other decision about a patient.
 - Questions on which sharpness or exposure itself bears: the training made the network blind to a
   part of it.
 - Lateral films, computed tomography, anything that is no frontal chest radiograph.
-- Adults are not in the training. On adults the weights helped with few labels; with many, compare
-  ImageNet's.
+- Adults are not in the training: compare with ImageNet's weights in the table above.
 """
 
 
@@ -106,6 +110,9 @@ def write_card(trained: Path, measured: Path) -> None:
     }
     values = {
         **facts,
+        "trained_with": ", ".join(f"{k}={v}" for k, v in facts["trained_with"].items()),
+        "draws": max(row["draws"] for row in by_draw),
+        "draws_scratch": min(row["draws"] for row in by_draw),
         "size": facts["image_size"][0],
         "arguments": ", ".join(f"{key}={value}" for key, value in facts["arguments"].items()),
         "of_label": ", ".join(f"{n:,} {name}" for name, n in facts["of_label"].items()),

@@ -12,7 +12,7 @@ import torch
 
 from skcxr._exceptions import InputError
 from skcxr._inputs import Images
-from skcxr._shipped import shipped_weights
+from skcxr._shipped import SHIPPED, shipped_weights
 from skcxr.augmentation import CXRAugmentation, PerImage
 from skcxr.batches import ImageDataset
 from skcxr.networks import InputSpec, input_spec
@@ -133,7 +133,8 @@ def settle_input(
     """Settle the network of `estimator`, which may be `auto`, and how `images` get into it."""
     backbone = estimator.backbone
     if free := backbone == "auto":
-        backbone = "cxrnet" if shipped_weights(estimator.weights, "cxrnet") else auto
+        named = SHIPPED.get(estimator.weights)  # "DEFAULT" is a question of the network
+        backbone = auto if named is None else named.backbone
     spec = input_spec(backbone, estimator.weights)
     image_size = _image_size(estimator.image_size, images, spec)
     if free and backbone == "cxrnet" and spec.size is None and min(image_size) <= _THUMBNAIL:

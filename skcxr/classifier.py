@@ -434,6 +434,12 @@ augmentation_, device_, dtype_
             `weights` cannot be loaded or do not fit the network.
         MissingDependencyError
             `backbone` needs an extra that is not installed.
+
+        Warns
+        -----
+        ContaminationWarning
+            With ``weights="cxr"``, images are among those that trained the weights. Prediction
+            does not look: audit what you test on (:func:`skcxr.audit.audit_dataset`).
         """
         with one_at_a_time(), columns_kept(self):
             if self.checkpoint is None:
@@ -525,7 +531,10 @@ augmentation_, device_, dtype_
                     self._embedded(embedder, part) for part in (dataset, rest)
                 )
             else:
-                learnt, more = (learnt_images(shipped, part) for part in (dataset, rest))
+                looked_at = (dataset, rest)
+                if self.num_workers:  # what is held would be sent to each of them
+                    looked_at = (copy.copy(dataset), copy.copy(rest))
+                learnt, more = (learnt_images(shipped, part) for part in looked_at)
             all_learnt = np.zeros(n_samples, dtype=bool)
             all_learnt[counted[train]], all_learnt[counted[valid]] = learnt, more
             warn_if_learnt(shipped, all_learnt, stacklevel=4)
@@ -662,11 +671,12 @@ augmentation_, device_, dtype_
         lr = settings.lr if self.lr == "auto" else self.lr
         seed = draw_seed(self.random_state) + (0 if first else len(self.history_))
         weight = weigh_classes(self.class_weight, names, target, weight)
+        shipped = shipped_weights(self.weights, settings.backbone)
         dataset = settings.dataset(
             images, np.nan_to_num(target), weight,
             decode=Decoder(self.memory, settings.interpolation),
+            ram_limit=0 if shipped is None else self.ram_limit,  # they are looked at before
         )  # fmt: skip
-        shipped = shipped_weights(self.weights, settings.backbone)
         learnt = np.zeros(n_samples, dtype=bool)
         learnt[counted] = learnt_images(shipped, dataset)
         warn_if_learnt(shipped, learnt, stacklevel=4)

@@ -31,7 +31,7 @@ from skcxr._exceptions import ImageReadWarning, InputError
 from skcxr._inputs import columns_kept, read_images
 from skcxr._seeds import draw_seed
 from skcxr._settings import InputSettings, settle_input
-from skcxr._shipped import shipped_weights
+from skcxr._shipped import SHIPPED, shipped_weights
 from skcxr._weights import title_of
 from skcxr.images import INTERPOLATIONS
 from skcxr.networks import load_network
@@ -387,7 +387,10 @@ def _network(settings: InputSettings, weights: Any, seed: int | None) -> FrozenN
     """The network of these settings, from memory where it was built before."""
     changed = None
     if weights is not None:
-        weights = os.fspath(weights)
+        name = os.fspath(weights)
+        if not isinstance(weights, str) and name in SHIPPED:
+            name = os.path.join(os.curdir, name)  # a file, though it is called as they are
+        weights = name
         try:
             status = os.stat(weights)
             changed = (status.st_size, status.st_mtime_ns)
