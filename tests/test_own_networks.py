@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from skcxr import InputError
 from skcxr.networks import build_network, list_backbones
 
 OWN = list_backbones("own")
@@ -31,6 +32,41 @@ def test_gradients_of_tasks_are_torch_s():
     assert theirs[0].abs().sum() > 0
     for a, b in zip(ours, theirs[1:], strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("pooling", ["avgmax", "top"])
+def test_a_prediction_is_what_is_differentiated(pooling):
+    network = build_network("cxrnet", num_classes=3, image_size=(48, 48), pooling=pooling)
+    network(torch.rand(8, 1, 48, 48))  # statistics
+    x = torch.rand(8, 1, 48, 48)
+    with_grad = network.eval().embed(x)
+    assert with_grad.requires_grad
+    with torch.no_grad():  # here the normalisation is a part of the convolution
+        torch.testing.assert_close(network.embed(x), with_grad.detach(), rtol=1e-5, atol=1e-5)
+        seen = []
+        network.layers.stage1.conv.register_forward_hook(lambda *given: seen.append(given[2]))
+        torch.testing.assert_close(network.embed(x), with_grad.detach(), rtol=1e-6, atol=1e-6)
+    assert len(seen) == 1
+
+
+def test_the_pooling_of_three_stages():
+    network = build_network("cxrnet", num_classes=3, image_size=(64, 64), width=4, pooling="top")
+    assert network.embedding_size == 22 * 4
+    outputs = {}
+    for name in ("stage1", "stage2", "stage3"):
+        getattr(network.layers, name).register_forward_hook(
+            lambda module, given, output, name=name: outputs.update({name: output})
+        )
+    with torch.no_grad():
+        found = network.eval().embed(torch.rand(3, 1, 64, 64))
+    last = outputs["stage3"].flatten(2)  # (3, 32, 16): a sixteenth of 16 places is the highest
+    torch.testing.assert_close(found[:, :32], last.amax(2))
+    torch.testing.assert_close(found[:, 32:64], last.amax(2))
+    for name, part in (("stage2", found[:, 64:80]), ("stage1", found[:, 80:])):
+        pooled = nn.functional.max_pool2d(outputs[name], 2, ceil_mode=True)
+        torch.testing.assert_close(part, pooled.mean((2, 3)))
+    with pytest.raises(InputError, match="pooling='mean'"):
+        build_network("cxrnet", num_classes=2, image_size=(64, 64), pooling="mean")
 
 
 def test_frozen_parameters_get_no_gradient():

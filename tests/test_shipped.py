@@ -125,9 +125,20 @@ def test_auto_takes_the_network_of_the_weights(drawn):
     assert CXRClassifier().get_params()["weights"] is None
 
 
-def test_the_default_of_features_is_what_it_was():
-    with pytest.raises(WeightsError, match="resnet18"):
-        CXRFeatures(weights="IMAGENET9").fit(np.zeros((2, 40, 40), np.uint8))
+@pytest.mark.parametrize("weights", ["DEFAULT", "IMAGENET1K_V1"])
+def test_no_features_take_them_unasked(weights, monkeypatch):
+    def load(backbone, *, weights, **more):
+        raise WeightsError(f"{backbone} {weights}")
+
+    monkeypatch.setattr("skcxr.features.load_network", load)
+    assert CXRFeatures().weights == "DEFAULT"
+    with pytest.raises(WeightsError, match=f"resnet18 {weights}"):
+        CXRFeatures(weights=weights).fit(np.zeros((2, 40, 40), np.uint8))
+
+
+def test_a_path_of_that_name_is_a_file():
+    with pytest.raises(WeightsError, match=r"\./cxr"):
+        CXRFeatures("cxrnet", weights=Path("cxr")).fit(np.zeros((2, 40, 40), np.uint8))
 
 
 def test_embeddings_are_what_the_head_gets_whatever_the_batch(drawn):

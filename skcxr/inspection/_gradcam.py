@@ -115,7 +115,8 @@ class GradCAMDisplay(HeatmapDisplay):
         layer : str, default="auto"
             Name of the module whose map is taken, as in ``module_.named_modules()``. "auto" takes
             the last one on whose places the scores depend, and that tells six or more apart along
-            the shorter side where there is one.
+            the shorter side where there is one. What a head takes of earlier maps, as it does with
+            the weights "cxr" (their means), is not shown.
         method : {"gradcam", "hirescam"}, default="hirescam"
             "gradcam" weighs each feature by its gradient averaged over the map [1]_, "hirescam" by
             the gradient of each place [2]_. Where a network takes the mean of its last map and
