@@ -133,7 +133,7 @@ def settle_input(
     """Settle the network of `estimator`, which may be `auto`, and how `images` get into it."""
     backbone = estimator.backbone
     if free := backbone == "auto":
-        named = SHIPPED.get(estimator.weights)  # "DEFAULT" is a question of the network
+        named = SHIPPED.get(estimator.weights)
         backbone = auto if named is None else named.backbone
     spec = input_spec(backbone, estimator.weights)
     image_size = _image_size(estimator.image_size, images, spec)

@@ -322,7 +322,9 @@ def _known_weights(kind: str, name: str) -> tuple[str, ...]:
 def _published(kind: str, name: str, weights: str | os.PathLike[str]) -> str | None:
     """The name of published weights, None for a file, an error for anything else."""
     known = _known_weights(kind, name)
-    if isinstance(weights, str) and (weights in known or (weights == "DEFAULT" and known)):
+    if isinstance(weights, str) and (
+        weights in known or (weights == "DEFAULT" and known and kind != "own")
+    ):
         return weights
     if looks_like_file(weights):
         return None

@@ -482,7 +482,7 @@ def test_wrong_values_are_scikit_learns_error(params, images):
 
 
 def test_weights_that_do_not_exist_are_an_error(images):
-    with pytest.raises(WeightsError, match="none are published"):
+    with pytest.raises(WeightsError, match="for 'cxrnet' there are 'cxr'"):
         CXRClassifier(weights="DEFAULT", **QUICK).fit(*images)
 
 

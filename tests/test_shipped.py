@@ -91,16 +91,15 @@ def test_float16_gives_the_same_outputs_and_all_tensors_are_used(drawn):
 
 def test_names_of_the_weights():
     assert shipped_weights("cxr", "cxrnet") is CXR
-    assert shipped_weights("DEFAULT", "cxrnet") is CXR
-    assert shipped_weights("DEFAULT", "resnet18") is None
-    assert shipped_weights(None, "cxrnet") is None
-    assert shipped_weights(Path("cxr"), "cxrnet") is None
-    for weights in ("cxr", "DEFAULT"):
-        spec = input_spec("cxrnet", weights)
-        assert spec == replace(input_spec("cxrnet"), size=(128, 128))
+    for other in ("DEFAULT", "", None, Path("cxr")):
+        assert shipped_weights(other, "cxrnet") is None
+    assert shipped_weights("cxr", "resnet18") is None
+    assert input_spec("cxrnet", "cxr") == replace(input_spec("cxrnet"), size=(128, 128))
     for backbone in ("smallnet", "resnet18"):
         with pytest.raises(WeightsError, match="weights='cxr'"):
             CXRFeatures(backbone, weights="cxr").fit(np.zeros((2, 40, 40), np.uint8))
+    with pytest.raises(WeightsError, match="for 'cxrnet' there are 'cxr'"):
+        CXRFeatures("cxrnet").fit(np.zeros((2, 40, 40), np.uint8))
     with pytest.raises(WeightsError, match="for 'cxrnet' there are 'cxr'"):
         CXRClassifier("cxrnet", weights="kermany").fit(np.zeros((2, 40, 40), np.uint8), [0, 1])
 

@@ -60,13 +60,6 @@ SHIPPED = {"cxr": Shipped("cxr", "cxrnet", (128, 128), {"width": 48, "pooling": 
 
 
 def shipped_weights(weights: Any, backbone: Any) -> Shipped | None:
-    """The weights of the package that `weights` means for a network; None for any others.
-
-    "DEFAULT" are those of a network of ours that has some.
-    """
-    if not isinstance(weights, str):
-        return None
-    for shipped in SHIPPED.values():
-        if shipped.backbone == backbone and weights in (shipped.name, "DEFAULT"):
-            return shipped
-    return None
+    """The weights of the package that `weights` names for a network; None for any others."""
+    shipped = SHIPPED.get(weights) if isinstance(weights, str) else None
+    return shipped if shipped is not None and shipped.backbone == backbone else None
