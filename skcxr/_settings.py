@@ -93,12 +93,13 @@ def settle(
     settled = settle_input(estimator, images, weight, estimator.dtype)
     backbone = settled.backbone
     small = backbone == "smallnet"
+    shipped = shipped_weights(estimator.weights, backbone) is not None
     pretrained = estimator.weights is not None or str(backbone).startswith("xrv:")
     held = estimator.freeze == "backbone"
     if small or (held and estimator.unfreeze_at is None and pretrained):
         epochs = 100
     else:
-        of_250, least = (20, 5) if pretrained else (60, 15)
+        of_250, least = (16 if shipped else 20, 5) if pretrained else (60, 15)
         epochs = max(least, min(60, round(of_250 * (250 / n_images) ** 0.5)))
     max_epochs = _unless_auto(estimator.max_epochs, epochs)
     frozen = held and (estimator.unfreeze_at is None or estimator.unfreeze_at >= max_epochs)
@@ -106,7 +107,7 @@ def settle(
     if estimator.optimizer in ("sgd", torch.optim.SGD):
         lr = 0.03
     elif pretrained and not frozen:
-        lr = 0.001 if shipped_weights(estimator.weights, backbone) else 0.0005
+        lr = 0.001 if shipped else 0.0005
     else:
         lr = 0.003
     augments = isinstance(backbone, str) and not small and not frozen

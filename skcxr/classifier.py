@@ -93,9 +93,9 @@ class CXRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Axis of the channels in a 4-D X; "auto" takes the one of 1 and 3 with 1 or 3 entries.
     max_epochs : "auto" or int, default="auto"
         Passes over the training images. "auto" takes 60 for up to 250 images, fewer for more
-        (falling with the square root of their number, at least 15); with `weights` 20 for 250
-        images, up to 60 for fewer and at least 5; 100 with "smallnet" and where a backbone with
-        weights is held still.
+        (falling with the square root of their number, at least 15); with `weights` 20 ("cxr": 16)
+        for 250 images, up to 60 for fewer and at least 5; 100 with "smallnet" and where a backbone
+        with weights is held still.
     batch_size : "auto" or int, default="auto"
         Images in a step. "auto" takes 32, and with "smallnet" all of up to 256, else 64. A last
         batch of one joins the one before it.

@@ -174,6 +174,12 @@ def test_a_fit_goes_on_from_a_fit(drawn):
     assert clf.fit(drawn.data, drawn.target).weights_ == before
 
 
+def test_defaults_of_fine_tuning(drawn):
+    clf = CXRClassifier(weights="cxr", freeze=3, image_size=32, random_state=0)
+    clf.fit(drawn.data, drawn.target)
+    assert (clf.lr_, clf.max_epochs_, clf.label_smoothing_) == (0.001, 42, 0.05)  # 16 of 250
+
+
 def test_a_width_of_ones_own_does_not_fit_them(drawn):
     clf = CXRClassifier(weights="cxr", net_params={"module__width": 16}, random_state=0)
     with pytest.raises(WeightsError, match="do not fit"):
