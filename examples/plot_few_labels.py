@@ -12,7 +12,7 @@ has those of real ones, and says when the weights do not help.
 """
 
 # %%
-# Sixty phantom patients in four classes, harder to read than usual (``noise=2``).
+# 120 phantom patients in four classes, harder to read than usual (``noise=2``).
 
 import matplotlib.pyplot as plt
 import numpy as np
