@@ -76,7 +76,7 @@ figures, on public films, that say nothing about patients.
 
 All {n_four} films of the four classes, five folds by patient: accuracy {frozen} of a
 logistic regression on the frozen network, {tuned} of
-`CXRClassifier(weights="cxr", max_epochs=20)`, one fit of which took {seconds:.0f} s on two cores.
+`CXRClassifier(weights="cxr")`, one fit of which took {seconds:.0f} s on two cores.
 In brackets the lowest and highest fold.
 
 Embeddings a second on one core, images decoded: {rates}.

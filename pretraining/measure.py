@@ -157,7 +157,7 @@ def measure(data: Path, out: Path, weights: Path, lite0: Path | None, n_draws: i
     whole = given[0]
     linear_model = make_pipeline(networks["cxr"], StandardScaler(), LogisticRegression())
     keep(whole.name, "cxr, frozen", None, folds(whole, linear_model)[0])
-    scores, seconds = folds(whole, CXRClassifier(weights="cxr", max_epochs=20, random_state=0))
+    scores, seconds = folds(whole, CXRClassifier(weights="cxr", random_state=0))
     keep(whole.name, "cxr, fine-tuned", None, scores)
     paths = whole.paths[:64].tolist()
     rates = {
