@@ -21,6 +21,7 @@ import skcxr
 from pretraining.augmentation import HospitalAugmentation
 from skcxr import CXRClassifier, ImageLoader
 from skcxr._contamination import hash_bits
+from skcxr._patients import patient_from_name
 from skcxr._shipped import SHIPPED
 
 NAME = "cxr"
@@ -45,8 +46,8 @@ CHANGES = {
 
 def person(path: str) -> str | None:
     """Who is on a film of Kermany et al., whatever the cause: ``person10`` or ``IM-0115``."""
-    found = re.match(r"(person\d+|(?:NORMAL2-)?IM-\d+)", os.path.basename(path), re.IGNORECASE)
-    return found[1].lower() if found else None
+    patient = patient_from_name(path)
+    return None if patient is None else re.sub(r"_(bacteria|virus)$", "", patient).lower()
 
 
 def list_films(folder: Path, leave_out: Path | None = None) -> tuple[list[str], np.ndarray]:

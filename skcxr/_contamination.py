@@ -9,6 +9,7 @@ of a film has no say. It survives another size, compression and exposure, and a 
 
 from __future__ import annotations
 
+import copy
 import warnings
 from functools import lru_cache
 from typing import Any
@@ -96,7 +97,7 @@ def have_learnt(shipped: Shipped, bits: Array) -> Array:
     return seen
 
 
-def learnt_images(shipped: Shipped | None, images: Any) -> Array:
+def learnt_images(shipped: Shipped | None, images: Any, *, hold: bool = True) -> Array:
     """Tell which images of a data set trained weights.
 
     Parameters
@@ -105,6 +106,8 @@ def learnt_images(shipped: Shipped | None, images: Any) -> Array:
         The weights; None have learnt nothing that is known here.
     images : ImageDataset or None
         The images; None are none.
+    hold : bool, default=True
+        Whether `images` may hold what is decoded here, for the epochs to come.
 
     Returns
     -------
@@ -114,6 +117,9 @@ def learnt_images(shipped: Shipped | None, images: Any) -> Array:
     n_images = 0 if images is None else len(images)
     if shipped is None or not n_images:
         return np.zeros(n_images, dtype=bool)
+    if not hold:
+        images = copy.copy(images)
+        images.ram_left = 0
     parts = [list(range(k, min(k + 64, n_images))) for k in range(0, n_images, 64)]
     bits = [hash_bits(images.__getitems__(part)[0]) for part in parts]
     return have_learnt(shipped, np.concatenate(bits))

@@ -531,10 +531,8 @@ augmentation_, device_, dtype_
                     self._embedded(embedder, part) for part in (dataset, rest)
                 )
             else:
-                looked_at = (dataset, rest)
-                if self.num_workers:  # what is held would be sent to each of them
-                    looked_at = (copy.copy(dataset), copy.copy(rest))
-                learnt, more = (learnt_images(shipped, part) for part in looked_at)
+                hold = not self.num_workers  # or what is held would be sent to each of them
+                learnt, more = (learnt_images(shipped, part, hold=hold) for part in (dataset, rest))
             all_learnt = np.zeros(n_samples, dtype=bool)
             all_learnt[counted[train]], all_learnt[counted[valid]] = learnt, more
             warn_if_learnt(shipped, all_learnt, stacklevel=4)

@@ -22,9 +22,10 @@ from skcxr import (
     InputError,
     make_cxr_phantoms,
 )
-from skcxr._contamination import hash_bits, have_learnt
+from skcxr._contamination import hash_bits, have_learnt, learnt_images
 from skcxr._shipped import SHIPPED, Shipped
 from skcxr.audit import audit_dataset
+from skcxr.batches import ImageDataset
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,19 @@ def test_a_fit_warns_once_and_names_the_images(drawn, trained_on):
         assert [w.message.positions for w in caught] == [[3, 7, 8]]
         assert caught[0].filename == __file__
         assert "3 of 24 images" in str(caught[0].message)
+
+
+def test_looking_holds_no_images_that_would_be_sent_to_workers(drawn, trained_on):
+    shipped = trained_on(drawn.data[[3, 7, 8]])
+    found = []
+    for hold in (True, False):
+        images = ImageDataset(drawn.data, (64, 64), ram_limit=2**30)
+        empty = len(pickle.dumps(images))
+        found.append(learnt_images(shipped, images, hold=hold))
+        assert (len(pickle.dumps(images)) > empty) == hold
+        assert (images.ram_left < 2**30) == hold
+    np.testing.assert_array_equal(*found)
+    assert found[0].sum() == 3
 
 
 def test_positions_are_those_in_x_where_rows_count_for_nothing(drawn, trained_on):
