@@ -32,7 +32,7 @@ from skcxr._model_files import (
 )
 from skcxr._nets import build_net
 from skcxr._settings import DTYPES, InputSettings, Settings
-from skcxr._shipped import shipped_weights
+from skcxr._shipped import shipped_name
 from skcxr._weights import looks_like_file
 from skcxr.augmentation import CXRAugmentation
 from skcxr.classifier import CXRClassifier
@@ -180,13 +180,12 @@ def _build(model: Any, settings: Any, n_outputs: int) -> Any:
     """The net or network that `model` would build, its weights not loaded."""
     if isinstance(settings, Settings):
         return build_net(model, settings, n_outputs, 0, load=False)
-    shipped = shipped_weights(model.weights, settings.backbone)
     return draw_network(
         settings.backbone,
         num_classes=n_outputs,
         image_size=settings.image_size,
         pixels=settings.pixels,
-        weights=None if shipped is None else shipped.name,
+        weights=shipped_name(model.weights, settings.backbone),
         dtype=settings.torch_dtype,
     )
 

@@ -11,7 +11,7 @@ from skcxr._epochs import EpochBar
 from skcxr._exceptions import InputError, SkcxrError
 from skcxr._parallel import ParallelNet, check_parallel, current_share
 from skcxr._settings import Settings
-from skcxr._shipped import shipped_weights
+from skcxr._shipped import shipped_name
 from skcxr._weights import title_of
 from skcxr.augmentation import MixBatch
 from skcxr.batches import BatchLoader
@@ -123,7 +123,7 @@ def build_net(
             mix = MixBatch(
                 estimator.mixup, estimator.cutmix, None if settings.multi_label else num_classes
             )
-    shipped = shipped_weights(estimator.weights, settings.backbone)  # they shape the network
+    weights = estimator.weights if load else shipped_name(estimator.weights, settings.backbone)
     try:
         net = (TrainingNet if share is None else ParallelNet)(
             build_network if load else draw_network,
@@ -132,7 +132,7 @@ def build_net(
             module__image_size=settings.image_size,
             module__pixels=settings.pixels,
             module__dtype=settings.torch_dtype,
-            module__weights=estimator.weights if load else getattr(shipped, "name", None),
+            module__weights=weights,
             criterion=(
                 WeightedBinaryCrossEntropy if settings.multi_label else WeightedCrossEntropy
             ),

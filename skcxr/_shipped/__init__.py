@@ -63,3 +63,9 @@ def shipped_weights(weights: Any, backbone: Any) -> Shipped | None:
     """The weights of the package that `weights` names for a network; None for any others."""
     shipped = SHIPPED.get(weights) if isinstance(weights, str) else None
     return shipped if shipped is not None and shipped.backbone == backbone else None
+
+
+def shipped_name(weights: Any, backbone: Any) -> str | None:
+    """Their name, which settles the shape of a network that is drawn; None for any others."""
+    shipped = shipped_weights(weights, backbone)
+    return None if shipped is None else shipped.name

@@ -22,7 +22,7 @@ from skcxr._inputs import read_images
 from skcxr._nets import build_net
 from skcxr._seeds import draw_seed
 from skcxr._settings import InputSettings
-from skcxr._shipped import shipped_weights
+from skcxr._shipped import shipped_name
 from skcxr.augmentation import make_views
 from skcxr.classifier import CXRClassifier
 from skcxr.features import CXRFeatures, _embedding
@@ -187,11 +187,10 @@ def _redrawn(classifier: CXRClassifier, seed: int) -> nn.Module:
 
 def _redrawn_features(features: CXRFeatures, seed: int) -> nn.Module:
     settings = features._settings
-    shipped = shipped_weights(features.weights, settings.backbone)
     with own_randomness(seed, settings.device):
         network = draw_network(
             settings.backbone, num_classes=2, image_size=settings.image_size,
-            pixels=settings.pixels, weights=None if shipped is None else shipped.name,
+            pixels=settings.pixels, weights=shipped_name(features.weights, settings.backbone),
             dtype=settings.torch_dtype,
         )  # fmt: skip
         _reset(network, settings.backbone)
